@@ -115,7 +115,10 @@ def test_small_models_and_cards_without_a_run_are_told(folio: Folio):
         ("--machines 2", "must be at least 1, got 0 and 2"),
         ("--gpus 2 --machines 9999999", "must be at most 1,000,000, got 2 times 9,999,999"),
         ("--gpus 2 --machines 0", "must be at least 1, got 2 and 0"),
-        ("--gpus 2 --memory 8GB", "Leave --memory, --from and --starvation out"),
+        ("--gpus 2 --memory 8GB", "Leave --memory, --from, --starvation and --minutes"),
+        ("--gpus 2 --minutes 5", "Leave --memory, --from, --starvation and --minutes out"),
+        ("--gpus 2 --training.max-epochs 3", "Give --training.max-tokens, or leave the budget out"),
+        ("--gpus 2 --training.minutes 5", "knows no text and keeps no clock"),
         ("--gpus 2 --network fast", "--network must be a bandwidth such as 100Gbit or 20GB"),
     ],
 )

@@ -28,6 +28,9 @@ def test_a_machine_in_order_has_nothing_slow():
     report = deepcopy(IN_ORDER)
     report["machine"]["memory gigabytes"] = None  # unknown
     assert reasons(report) == []
+    report["machine"] |= {"cores": 4, "cores of the machine": 64, "load": 10.0}
+    (reason,) = reasons(report)
+    assert "4 of 64 cores" in reason, "the others work on the other 60"
 
 
 @pytest.mark.parametrize(

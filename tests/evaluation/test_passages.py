@@ -121,6 +121,21 @@ def test_no_passage_goes_over_the_end_of_a_document():
     assert all(end not in read.suffix(tokens, i) for i in range(len(read)))
 
 
+def test_a_passage_is_of_targets_that_count_alone():
+    tokenizer = CharacterTokenizer.train([VERSE])
+    tokens = tokenizer.encode(VERSE * 3)
+    counted = np.random.default_rng(1).random(len(tokens) - 1) < 0.9
+    model = tiny_gpt(vocab_size=tokenizer.vocab_size)
+    read = read_passages(model, tokens, tokenizer, 8, length=4)
+    fewer = read_passages(model, tokens, tokenizer, 8, length=4, counted=counted)
+    expected = [
+        start
+        for start, size in zip(read.starts.tolist(), read.sizes.tolist())
+        if counted[start + read.prefix - 1 : start + read.prefix + size - 1].all()
+    ]
+    assert fewer.starts.tolist() == expected and 10 < len(expected) < len(read)
+
+
 def test_a_model_that_sees_a_few_characters_has_no_passages():
     tokenizer = CharacterTokenizer.train([VERSE])
     tokens = tokenizer.encode(VERSE)

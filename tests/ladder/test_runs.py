@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from folio.config import Table, merge
+from folio.errors import UserError
 from folio.ladder.ablation import Budget, Row, find_change, settings_of
 from folio.ladder.runs import ensure_run, row_of
 from folio.recipe.watcher import Watcher
@@ -37,6 +38,21 @@ def test_the_loss_of_a_row_with_n_grams_is_that_of_model_and_n_grams(book: Path)
 def test_the_loss_of_a_row_without_n_grams_is_its_models(book: Path):
     run, row = trained("gpt2", book)
     assert row.losses == [run.events("evaluation")[-1]["validation_loss"]]
+
+
+def test_a_run_is_not_compared_with_one_of_the_text_before_it_was_changed(book: Path):
+    first, _ = trained("gpt2", book)
+    change, budget = find_change("gpt2"), Budget(max_steps=3)
+
+    def again(seed: int) -> tuple[Run, bool]:
+        settings = merge(settings_of(change, seed, [str(book)], budget), SMALL)
+        return ensure_run(budget.run_name(change, seed), settings, Watcher(), beside=first)
+
+    assert again(seed=2)[1]
+    book.write_text(book.read_text(encoding="utf-8").replace("e", "u"), encoding="utf-8")
+    assert again(seed=2)[1], "what was trained before"
+    with pytest.raises(UserError, match="cannot be compared: the text was changed between them"):
+        again(seed=3)
 
 
 def test_a_text_too_short_for_weights_leaves_the_models_loss(tmp_path: Path):

@@ -9,6 +9,7 @@ import pytest
 from folio.config import Table, merge
 from folio.evaluation.token_groups import CLASSES
 from folio.loggers.forwarder import Forwarder, forwarding
+from folio.loggers.ids import remember_shown
 from folio.recipe import resume, train
 from folio.recipe.recipe import make_recipe, read_recipe
 from folio.recipe.resume import resume_run
@@ -74,6 +75,31 @@ def test_a_run_goes_on_where_it_was_logged_and_in_new_loggers_from_its_beginning
     assert other.calls[0] == "open mlflow at 10, seed 1"
     assert other.steps("train/loss") == [2, 4, 6, 8, 10, 12]
     assert other.steps("learned/letters") == other.steps("evaluation/validation_loss")
+
+
+def test_what_a_logger_has_not_got_it_is_shown_when_the_run_goes_on(
+    book: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch
+):
+    run = trained(book, "gaps", "wandb")
+    assert resume_run(run, {"training": {"max_steps": 12, "log": []}}, Watcher())
+    kept.logged = 12
+    assert resume_run(run, {"training": {"max_steps": 16, "log": ["wandb"]}}, Watcher())
+    assert kept.steps("train/loss") == [2, 4, 6, 8, 10, 12, 14, 16]
+    assert kept.steps("evaluation/validation_loss") == [4, 8, 12, 16]
+    # Killed during an evaluation, after the checkpoint of its step.
+    remember_shown(run, "wandb", {"step": 16, "evaluation": 12, "learned": 12})
+    log_with(monkeypatch, again := Kept(logged=16))
+    assert resume_run(run, {"training": {"max_steps": 18}}, Watcher())
+    assert again.steps("train/loss") == [18]
+    assert again.steps("evaluation/validation_loss") == [16, 18]
+
+
+def test_a_logger_that_was_used_before_that_was_written_down_has_all_up_to_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    log_with(monkeypatch, kept := Kept(logged=2))
+    Forwarder("wandb", run_of(tmp_path, 4), {}, 2, [].append)
+    assert kept.steps("train/loss") == [3, 4]
 
 
 def test_a_run_that_is_complete_is_shown_in_one_more_program_and_on_a_page(book: Path, kept: Kept):

@@ -52,4 +52,23 @@ def test_starvation_trains_on_each_part_as_often(monkeypatch: pytest.MonkeyPatch
     assert found.gain_from_model == pytest.approx(0.1)
     n = parts[-1][0]
     assert found.gain_from_text == pytest.approx(n**-0.5 - (2 * n) ** -0.5, abs=1e-3)
-    assert "the model is the limit" in found.lines()[1]
+    assert "the model is the limit" in found.lines()[1] and len(found.lines()) == 2
+
+
+def test_of_a_text_that_is_read_in_part_the_gain_is_that_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(
+        "folio.planning.starvation.trial_loss",
+        lambda recipe, device, steps, training, validation: 1 + (len(training) / 1e4) ** -0.3,
+    )
+    monkeypatch.setattr("folio.planning.starvation.MOST_TOKENS", 30_000)
+    tokens = np.zeros(3_000_000, np.uint8)
+    found = measure_starvation(tokens, tokens[:100], 10, CPU, lambda line: None)
+    assert found.gain_from_text == pytest.approx(300**-0.3 - 600**-0.3, rel=0.05)
+    assert -found.record()["twice_the_text"] == found.gain_from_text
+    low, high = found.record()["twice_the_text_interval"]
+    assert low < -found.gain_from_text < high
+    read = found.points[-1][0]
+    assert found.lines()[-1].startswith(f"measured on {read:,} of 3,000,000 tokens, and extra")
+    assert read < 31_000

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import folio
+from folio.recipe.recipe import make_recipe
+from folio.recipe.start import started
+from folio.recipe.train import train_recipe
+from folio.recipe.watcher import Watcher
 from folio.run.model import Model
 
 _SENTENCE = (
@@ -53,3 +57,11 @@ def train_on(source: Path, name: str, steps: int, **settings: Any) -> Model:
         table[key] = table.get(key, {}) | value if isinstance(value, dict) else value
     result = folio.train(str(source), name=name, preset="gpt2", **table)
     return folio.load(str(result.run.path))
+
+
+def go_on(from_run: Model, source: Path, name: str, keep: float = 0.0) -> Model:
+    """A run from the weights of another one, with a text of its own."""
+    table: dict[str, Any] = {"start": {"run": str(from_run.run.path), "keep": keep}}
+    table |= {"corpus": {"sources": [str(source)]}, "training": {"max_steps": 2}}
+    table |= {"device": {"precision": "float32", "threads": 1}}
+    return folio.load(train_recipe(make_recipe(started(table)), name, Watcher()).run.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,7 +41,7 @@ def test_a_passage_is_told_in_whole_characters_and_by_how_often_its_text_stands(
         tokenizer=tokenizer,
         training=lambda: tokens,
         validation=lambda: tokens[:0],
-        run=SimpleNamespace(families=lambda _: ()),
+        run=SimpleNamespace(families=lambda _: (), tokens_file=Path),
     )
     sources: Any = SimpleNamespace(families=(), documents_at=np.zeros_like)
     learned = TokenText(tokens, tokenizer)

@@ -15,14 +15,10 @@ from folio.recall.measure import measure_recall
 from folio.recall.page import recall_page
 from folio.recall.record import record_of
 from folio.recall.words import lines_of
-from folio.recipe.recipe import make_recipe
-from folio.recipe.start import started
-from folio.recipe.train import train_recipe
-from folio.recipe.watcher import Watcher
 from folio.run.model import Model
 from folio.serving.copied import CopyFinder
 from folio.tokens.text import TokenText, to_text
-from tests.recall.making import prose, train_on, write_documents
+from tests.recall.making import go_on, prose, train_on, write_documents
 
 SMALL = RecallConfig(samples=6, passages=200, length=20)
 
@@ -38,11 +34,7 @@ def gone_on_twice(first: Model, folder: Path, keep: float) -> Model:
     own = first
     for name, seed in (("second", 100), ("third", 200)):
         texts = [prose(120, seed + number) for number in range(20)]
-        new = write_documents(folder / name, texts)
-        start = {"run": str(own.run.path), "keep": keep}
-        table = {"start": start, "corpus": {"sources": [str(new)]}}
-        table |= {"training": {"max_steps": 2}, "device": {"precision": "float32", "threads": 1}}
-        own = folio.load(train_recipe(make_recipe(started(table)), name, Watcher()).run.path)
+        own = go_on(own, write_documents(folder / name, texts), name, keep)
     return own
 
 

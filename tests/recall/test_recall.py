@@ -284,7 +284,27 @@ def test_a_run_without_parts_is_looked_up_all_the_same(learned: Model):
     learned.run.parts_file.unlink()
     recall = measure_recall(learned, SMALL)
     assert not recall.sources.known
-    assert any("Train again" in line for line in lines_of(recall))
+    assert "documents are not known by name" in list(lines_of(recall))[-1]
+
+
+def test_where_near_copies_are_not_known_the_author_excuses_no_copies(
+    measured: Recall, learned: Model
+):
+    copied, author = (Share(n, 1000, 0.003) for n in (500, 600))
+    recall = replace(
+        measured,
+        model=replace(measured.model, copied=copied),
+        author=replace(measured.author, copied=author),
+    )
+    assert verdict_of(recall).kind == "learned"
+    learned.run.parts_file.unlink()
+    unknown = replace(recall, sources=Sources(learned.run, recall.sources.text))
+    verdict = verdict_of(unknown)
+    assert verdict.kind == "copies" and "in the others, near-copies included" in verdict.sentence
+    assert "the author, near-copies included" in [name for name, _ in copy_rows(unknown)]
+    assert "the author, near-copies included" in recall_page(unknown)
+    few = replace(unknown, model=replace(unknown.model, copied=Share(18, 1000, 0.003)))
+    assert "1.8 % ± 0.3 of what it wrote is copied; of" in verdict_of(few).sentence
 
 
 def test_the_same_seed_gives_the_same_record_and_it_holds_no_text(learned: Model):
@@ -315,7 +335,9 @@ def test_another_text_is_looked_through_whole_and_nothing_is_said_to_have_been_r
     own.write_text("of the run's own text")
     options = ["--samples", "3", "--passages", "60", "--length", "20"]
     main(["recall", "learned", "--text", str(book), *options])
-    printed, page = capsys.readouterr().out, learned.run.recall_text_page.read_text()
+    (printed, progress), page = capsys.readouterr(), learned.run.recall_text_page.read_text()
+    assert "reading passages of the text," in progress
+    assert "training text" not in progress and "validation text" not in progress
     record = read_json(learned.run.recall_text_file)
     assert own.read_text() == "of the run's own text" and not learned.run.recall_page.exists()
     assert record["text"] == book.name and record["text_characters"] == len(book.read_text())

@@ -54,10 +54,13 @@ def test_telephone_numbers_of_german_and_english_form_are_found(number: str):
         "0.12345678", "0000001 00000010", "| 12 | 34 | 56 | 78 |", "page 7, line 1234567",
         "internationalization_and_localization", "DE00 3704 0044 0532 0130 00",
         "4111 1111 1111 1112", "in the form +000000120, padded", "'+3.140000; -3.140000'",
-        "01  012 0123    01234",
+        "01  012 0123    01234", "04.03.2023, 18:05", "on 04/03/2023 we left", "09-12-2012",
+        "DONT_ACCEPT_TRUE_FOR_1", "test_a_signal_finishes_and_exits_0",
+        "posts/2024-01-02-my-summer-in-italy", "iana-ipv4-special-registry",
+        "backup-20240102-of-the-notes",
     ],
 )  # fmt: skip
-def test_dates_tables_constants_and_wrong_sums_are_none(text: str):
+def test_dates_tables_constants_names_and_wrong_sums_are_none(text: str):
     assert list(find_personal(text)) == []
 
 
@@ -70,6 +73,17 @@ def test_dates_tables_constants_and_wrong_sums_are_none(text: str):
         ("GB82WEST12345698765432", "account", "GB82WEST12345698765432"),
         ("card: 4111 1111 1111 1111", "card", "4111 1111 1111 1111"),
         ("token=sk_live_51H8abcDEF123456789", "key", "sk_live_51H8abcDEF123456789"),
+        (
+            "id 123e4567-e89b-12d3-a456-426614174000",
+            "key",
+            "123e4567-e89b-12d3-a456-426614174000",
+        ),
+        (
+            "xoxb-12345678901-10987654321-pdFZKV8sk7",
+            "key",
+            "xoxb-12345678901-10987654321-pdFZKV8sk7",
+        ),
+        ("0456.12.34.56.78", "telephone number", "0456.12.34.56.78"),
     ],
 )
 def test_what_checks_out_is_found(text: str, kind: str, string: str):
@@ -287,6 +301,20 @@ def test_the_users_own_secrets_are_tried_however_many_others_there_are(
     assert [secret.kind for secret in secrets.found] == ["given"]
     assert secrets.kinds == {"given": 1, "e-mail address": 1} and secrets.n_different == 2
     assert set(hidden) == {SECRET, "jane.doe@example.org"}, "hidden, tried or not"
+
+
+def test_strings_of_the_user_that_are_not_in_the_text_are_told(
+    with_secret: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    given = tmp_path / "secrets.txt"
+    given.write_text(f"{SECRET}\n{SECRET[2:8]}\nabracadabra\n")
+    options = ["--secrets", str(given), "--samples", "2", "--passages", "20"]
+    for more, shown in (([], "ab•••••••••"), (["--show-secrets"], "abracadabra")):
+        main(["recall", str(with_secret.run.path), *options, *more])
+        told = f"not in the training text, of those given: {shown}\n"
+        assert told in capsys.readouterr().out
+    record = json.loads(with_secret.run.recall_file.read_text())
+    assert record["secrets"]["absent"] == 1 and "abracadabra" not in json.dumps(record)
 
 
 def test_where_there_is_no_time_only_the_users_own_secrets_are_tried(with_secret: Model):

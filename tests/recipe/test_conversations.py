@@ -15,15 +15,20 @@ import torch
 import folio
 from folio.config import merge, read_toml
 from folio.errors import UserError
+from folio.evaluation.passages import Passages, read_passages
 from folio.evaluation.score import exact_windows
-from folio.recall.measure import times_read
+from folio.recall import heart
+from folio.recall.config import RecallConfig
+from folio.recall.measure import measure_recall, times_read
 from folio.recipe.recipe import make_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.start import started
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
+from folio.run import look_back
 from folio.run.directory import Run, runs_folder
 from folio.run.model import Model
+from folio.tokens.loss_mask import loss_mask
 from folio.tokens.mixture import Mixture
 from folio.tokens.token_file import open_token_file
 from tests.conftest import copied, turn_kernels
@@ -152,6 +157,25 @@ def test_the_losses_of_a_run_are_those_of_its_answers(tuned_one: Run, made: tupl
     assert "\u27e6" in example and "<|end|>\u27e7" in example and "\n" not in example
     answers = [c for c in example.split("\u27e6")[1:] if "<|end|>\u27e7" in c]
     assert answers and all(text.startswith(("winds of verse", "no.")) for text in answers)
+
+
+def test_what_is_asked_is_no_passage_that_could_be_known_by_heart(
+    tuned_one: Run, monkeypatch: pytest.MonkeyPatch
+):
+    model, given = folio.load("tuned"), list[Any]()
+
+    def read(*of: Any, counted: Any, **how: Any) -> Passages:
+        given.append((of[1], counted))
+        return read_passages(*of, counted=counted, **how)
+
+    for module in (heart, look_back):
+        monkeypatch.setattr(module, "read_passages", read)
+    measure_recall(model, RecallConfig(samples=2, length=8))
+    look_back.look_for_passages(model)
+    assert len(given) >= 3
+    for tokens, counted in given:
+        mask = np.concatenate([*loss_mask(tokens, model.tokenizer)])
+        assert (counted == (mask[1:] == 1)).all() and not counted.all()
 
 
 def test_what_is_asked_has_no_part_in_the_gradient(base: Run, chats: Path):

@@ -14,7 +14,7 @@ from folio.corpus.split import whole
 from folio.recipe import prepare
 from folio.recipe.prepare import clean_tokens
 from folio.run import add_ngrams
-from folio.run.held_out import HeldOut, too_small
+from folio.run.held_out import HeldOut, read_held_out, too_small
 from folio.tokenizers import load
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.character import CharacterTokenizer
@@ -78,7 +78,7 @@ def test_a_leaky_split_is_warned_of_and_its_clean_part_and_other_texts_are_score
             f"{SHARED} {text[i * 900 : (i + 1) * 900]} And number {i} ends."
         )
     story = tmp_path / "story.txt"
-    story.write_text("A hare, a fox and a badger went out to see the snow fall over the moor. " * 9)
+    story.write_text("A hare, a fox and a badger went out to see the snøw fall over the moor. " * 9)
     corpus = {"split": "documents", "validation": [str(story)]}
     result = folio.train(str(tmp_path / "notes"), name="run", corpus=corpus, **SETTINGS)
     losses = {text.name: text for text in result.held_out}
@@ -87,6 +87,11 @@ def test_a_leaky_split_is_warned_of_and_its_clean_part_and_other_texts_are_score
     assert losses["validation"].nats_per_token == pytest.approx(best, rel=1e-4)
     assert losses["out-of-domain"].nats_per_token > best
     assert losses["out-of-domain"].targets == len(story.read_text()) - 1
+    text, known = story.read_text()[1:], load(result.run.tokenizer_file)
+    share = sum(not known.pieces.count(c.encode()) for c in text) / len(text)
+    assert losses["out-of-domain"].unknown_share == pytest.approx(share) and share > 0
+    assert f" targets, {share:.1%} of them unknown)" in str(losses["out-of-domain"])
+    assert read_held_out(result.run)[2] == losses["out-of-domain"]
     assert 0 < losses["novel subset"].targets < losses["validation"].targets
     assert json.loads(result.run.held_out_file.read_text())[2]["name"] == "out-of-domain"
     card = result.run.card_file.read_text()

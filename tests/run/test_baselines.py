@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ from folio.run.baselines import (
     measure_baselines,
     measure_ppmd,
 )
+from folio.run.model import Model
 from folio.tokenizers.base import TokenIds
 from folio.tokens.text import Bytes
-from tests.recall.making import prose, train_on
+from tests.recall.making import go_on, prose, train_on, write_documents
 
 NEEDS_PPMD = pytest.mark.skipif(not has_ppmd(), reason="the extra baselines is not installed")
 
@@ -112,6 +114,33 @@ def test_each_is_on_the_same_text_and_the_frequencies_are_those_of_the_character
     tables = [b for (name, _), b in found.items() if name.startswith("n-grams")]
     assert [b.kind for b in tables] == ["static", "adaptive"]
     assert all(b.nats_per_character < frequencies.nats_per_character for b in tables)
+
+
+def test_baselines_of_a_run_that_began_with_another_read_what_its_model_read(tmp_path: Path):
+    for name, seed in (("old", 1), ("new", 2)):
+        (tmp_path / f"{name}.txt").write_text(prose(900, seed))
+    first = train_on(tmp_path / "old.txt", "old", steps=1)
+    opened = go_on(first, tmp_path / "new.txt", "new")
+    text = opened.tokenizer.decode(opened.validation())
+    old, new = (of.tokenizer.decode(of.training()) for of in (first, opened))
+    both = f"{old}<|endoftext|>{new}"
+    assert opened.tokenizer.decode(opened.all_learned()) == both
+    assert opened.tokenizer.decode(opened.all_learned(len(new) + 5)) == both[-len(new) - 17 :]
+    # Of the place between the documents, and of a new character, one each.
+    chances = {c: (old + new).count(c) / (len(old + new) + 2) for c in set(text)}
+    found = measure_baselines(opened, quick=True)
+    (frequencies,) = [b for b in found if b.name == "character frequencies"]
+    nats = -sum(math.log(chances[c]) for c in text) / len(text)
+    assert frequencies.nats_per_character == pytest.approx(nats)
+
+
+def test_beside_what_did_not_read_all_that_the_model_did_nothing_is_said_of_learning():
+    missing = "the text of /runs/old"
+    for loss, gap in ((1.35, "4% below PPMd, order 6"), (1.45, "3% below n-grams of 6")):
+        words = f"Your model is {gap}, which did not read {missing}."
+        assert compare(some_score(loss), OTHERS, missing) == words
+    assert "6% above character frequencies, which" in compare(some_score(3.6), OTHERS, missing)
+    assert compare_reading(some_score(1.35), OTHERS[3:], missing).endswith(f"not read {missing}.")
 
 
 def test_what_reads_only_the_end_of_a_long_text_says_so(
@@ -204,11 +233,20 @@ def test_a_few_characters_decide_nothing():
     assert "has 3 characters, fewer than 300" in compare(few, others)
 
 
-def test_the_verb_prints_and_keeps_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_verb_prints_and_keeps_them_and_reads_the_text_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     path = tmp_path / "text.txt"
     path.write_text(prose(900, 1))
-    opened = train_on(path, "short", steps=5)
+    opened, real, read = train_on(path, "short", steps=5), Model.scores, list[int]()
+
+    def scores(self: Model, tokens: TokenIds, *how: Any) -> Any:
+        read.append(len(tokens))
+        return real(self, tokens, *how)
+
+    monkeypatch.setattr(Model, "scores", scores)
     main(["evaluate", "short", "--baselines"])
+    assert read == [len(opened.validation())]
     out = capsys.readouterr().out
     assert "character frequencies" in out and "Your model is" in out
     main(["evaluate", "short", "--baselines", "--json"])
@@ -285,6 +323,35 @@ def test_of_a_long_validation_text_the_beginning_is_learned_from(
     ).all()
     (score,) = evaluate_adaptive(opened, tell=said.append, most=1e9)
     assert score.targets == len(opened.validation()) - 1
+
+
+@pytest.mark.parametrize(
+    ("n_documents", "most"), [(1, math.inf), (1, 200), (60, math.inf), (60, 900)]
+)
+def test_the_error_of_an_adaptive_loss_is_over_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_documents: int, most: float
+):
+    monkeypatch.setattr(adaptive, "available", lambda: False)
+    texts = [prose(1200 // n_documents, seed) for seed in range(n_documents)]
+    opened = train_on(
+        write_documents(tmp_path / "texts", texts), "short", 1, corpus={"validation_fraction": 0.5}
+    )
+    given, real = list[NDArray[np.int64]](), Score.of
+
+    def of(*what: Any) -> Score:
+        given.append(what[-1])
+        return real(*what)
+
+    monkeypatch.setattr(Score, "of", of)
+    (score,) = evaluate_adaptive(opened, most=most)
+    assert score.error_over_texts is not None and 0 < score.error_over_texts < math.inf
+    tokens = opened.validation()[: score.targets + 1]
+    families = np.array(opened.run.families("validation"))
+    documents = np.cumsum(tokens == opened.tokenizer.end_of_document)
+    if len(set(documents[:-1].tolist())) >= 16:
+        assert (given[0] == families[documents[:-1]]).all(), "a separator belongs to what it ends"
+    else:
+        assert 16 <= len(set(given[0].tolist())) <= 34
 
 
 @NEEDS_PPMD

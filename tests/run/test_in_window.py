@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from folio.cli.main import main
 from folio.ngrams.fit import best_rule
-from folio.ngrams.window import count_targets, count_window, mix_in
+from folio.ngrams.window import WindowRule, count_targets, count_window, mix_in
+from folio.run import in_window
 from folio.run.in_window import score_in_windows
 from folio.run.model import Model
 from tests.recall.making import prose, train_on, with_names
@@ -59,6 +62,31 @@ def test_only_what_was_read_and_counts_is_told(opened: Model):
     read = counted & ~np.isnan(nll)
     assert found is not None and found.targets == read.sum() < counted.sum()
     assert found.nats < nll[read].sum()
+
+
+def test_the_counts_of_a_few_targets_are_in_memory_at_once(
+    opened: Model, monkeypatch: pytest.MonkeyPatch
+):
+    text = with_names(prose(3000, seed=2))
+    tokens = opened.tokenizer.encode(text)
+    nll = opened.nats(tokens)
+    exact = score_in_windows(opened, tokens, nll)
+    given, real = list[int](), in_window.mix_in_targets
+
+    def mixed(expected: NDArray[Any], counts: NDArray[Any], rule: WindowRule) -> NDArray[Any]:
+        given.append(len(counts))
+        return real(expected, counts, rule)
+
+    def best(expected: NDArray[Any], counts: NDArray[Any]) -> WindowRule:
+        given.append(len(counts))
+        return best_rule(expected, counts)
+
+    monkeypatch.setattr(in_window, "MOST_TRIED", 500)
+    monkeypatch.setattr(in_window, "mix_in_targets", mixed)
+    monkeypatch.setattr(in_window, "best_rule", best)
+    found = score_in_windows(opened, tokens, nll)
+    assert max(given) < 1000 < len(nll) / 10 and found is not None and exact is not None
+    assert found.nats == pytest.approx(exact.nats, rel=0.01)
 
 
 def test_of_a_short_text_nobody_can_tell(opened: Model):

@@ -21,7 +21,7 @@ from folio.storage import write_json
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokens import text as text_module
 from folio.tokens.text import Symbols, TokenText
-from tests.recall.making import prose, train_on
+from tests.recall.making import go_on, prose, train_on
 
 EVENTS = [  # of a run with one evaluation, which has no rise to see
     {"event": "step", "step": 1, "loss": 3.0},
@@ -116,6 +116,24 @@ def test_what_stands_often_and_patterns_are_no_alarm(tmp_path: Path):
     assert found is not None and not found.alarming
 
 
+def test_new_text_that_stood_in_an_old_text_is_not_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "new.txt").write_text(prose(900, seed=2))
+    first = train_on(tmp_path / "new.txt", "held", steps=1)  # its end is held out
+    old = first.tokenizer.decode(first.validation())
+    (tmp_path / "old.txt").write_text(old * 2)
+    opened = go_on(train_on(tmp_path / "old.txt", "old", steps=1), tmp_path / "new.txt", "new")
+    said = np.array([old.index("\n") + 1, 40])
+
+    def read(model: object, tokens: object, *_: object, **how: object) -> Passages:
+        return Passages(said, 0, np.full(2, 40), np.zeros(2), np.ones(2, bool))
+
+    monkeypatch.setattr(look_back, "read_passages", read)
+    found = look_for_passages(opened)
+    assert found is not None and found.known.of == 2 and found.new.of == 0
+
+
 CHUNK = 64
 """Tokens that are looked through together here, in place of 65,536."""
 HEADER = "all of the rights are reserved; "
@@ -149,7 +167,12 @@ def look_through(text: str, said: list[str], seconds: float, read: pytest.Monkey
     read.setattr(look_back, "read_passages", lambda *given, **how: next(answers))
     model: Any = SimpleNamespace(config=SimpleNamespace(context_length=8))
     opened: Any = SimpleNamespace(
-        model=model, tokenizer=tokenizer, training=lambda: tokens, validation=lambda: tokens
+        model=model,
+        tokenizer=tokenizer,
+        training=lambda: tokens,
+        learned=lambda: [tokens],
+        validation=lambda: tokens,
+        run=SimpleNamespace(tokens_file=Path),
     )
     found = look_for_passages(opened, seconds)
     assert found is not None

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from folio.run.directory import Run
+from folio.run.formats import stamped
 from folio.run.seeds import Seeds, group_by_recipe, over_seeds
+from folio.storage import write_json
 
 
 def run_of(
     folder: Path, name: str, seed: int, best: float | None, **changed: Any
 ) -> tuple[Run, dict[str, Any]]:
     """A run as its recipe says it is, and the facts that count."""
-    entries: dict[str, Any] = {"rate": 0.1, "text": "a.txt", "pace": [], "steps": 5} | changed
+    entries: dict[str, Any] = {"rate": 0.1, "text": "a.txt", "holds": "1f", "pace": [], "steps": 5}
+    entries |= changed
     run = Run(folder / name)
     run.path.mkdir()
     run.recipe_file.write_text(
@@ -23,7 +26,11 @@ def run_of(
         f"[training]\nmax_steps = {entries['steps']}\n[device]\nthreads = {seed}\n",
         encoding="utf-8",
     )
-    return run, {"best_validation_loss": best, "standard_error": 0.02}
+    source = {"source": entries["text"], "sha256": entries["holds"], "characters": 100}
+    corpus = {"ledger": {}, "sources": [source], "tokens": {"training": 90}}
+    write_json(run.corpus_file, stamped("corpus", corpus))
+    facts = {"best_validation_loss": best, "standard_error": 0.02}
+    return run, facts | {"state": entries.get("state", "finished")}
 
 
 def grouped(*made: tuple[Run, dict[str, Any]]) -> list[Seeds]:
@@ -69,6 +76,29 @@ def test_both_errors_are_told_and_a_difference_beyond_that_of_seeds(tmp_path: Pa
         "the recipe of b0, b1 is better than that of a0, a1, a2 by "
         f"0.1100 ± {deviation * math.sqrt(5 / 6):.4f} nats per token over models",
     ]
+
+
+def test_runs_of_a_file_that_was_changed_between_them_are_not_compared(tmp_path: Path):
+    runs = [run_of(tmp_path, f"a{i}", i, 1.5) for i in (1, 2)]
+    later = [run_of(tmp_path, f"b{i}", i, 0.5, holds="2e") for i in (3, 4)]
+    other = run_of(tmp_path, "c", 1, 1.4, rate=0.2, holds="2e")
+    groups = grouped(*runs, *later, other)
+    assert [group.names for group in groups] == [["a1", "a2"], ["b3", "b4"], ["c"]]
+    assert len(over_seeds(groups)) == 2, "of the seeds of each, and of no two"
+
+
+def test_a_run_that_did_not_come_to_its_end_is_no_seed_and_is_named(tmp_path: Path):
+    ended = [run_of(tmp_path, f"a{i}", i, 1.5 + i, state="patience") for i in (1, 2)]
+    stopped = [
+        run_of(tmp_path, f"b{i}", i, 9.0, state=state)
+        for i, state in ((3, "interrupted"), (4, "non-finite"))
+    ]
+    alone = run_of(tmp_path, "c", 1, 9.0, rate=0.2, state="not ended")
+    named = "not among the seeds, being unfinished: b3 (interrupted), b4 (non-finite)"
+    assert over_seeds(grouped(*stopped, alone, *ended)) == [named, *over_seeds(grouped(*ended))]
+    assert over_seeds(grouped(*stopped)) == [named]
+    resumed = run_of(tmp_path, "d3", 3, 1.4)
+    assert [group.names for group in grouped(stopped[0], resumed, *ended)] == [["d3", "a1", "a2"]]
 
 
 def test_single_runs_say_nothing_about_seeds(tmp_path: Path):

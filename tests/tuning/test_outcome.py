@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +68,15 @@ def test_what_was_saved_is_told_of_each_trial_in_full(make_study: MakeStudy):
     in_full = sum(RECIPE["training"]["max_steps"] * 16 * n_windows for n_windows in values)
     share = look(study, study.connect()).share
     assert share == pytest.approx(sum(row.tokens for row in rows) / in_full)
+
+
+def test_a_tokenizer_that_lacks_characters_of_the_held_out_text_has_no_bits_per_byte(
+    make_study: MakeStudy, book: Path
+):
+    text = book.read_text(encoding="utf-8")
+    book.write_text(text[:-100] + "ø" * 100, encoding="utf-8")
+    space = {"tokenizer": {"kind": {"choices": ["character", "auto"]}}}
+    study = make_study(space, trials=1)
+    work(study, never)
+    (row,) = look(study, study.connect()).rows
+    assert row.state == "failed" and "tokens of the validation text are unknown" in row.error

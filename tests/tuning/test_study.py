@@ -379,6 +379,26 @@ def test_a_run_of_other_settings_is_no_trials_loss(
     assert read_toml(aside / "recipe.toml")["optimizer"]["learning_rate"] == foreign
 
 
+@pytest.mark.parametrize("repeats", [0, 1])
+def test_a_study_does_not_go_on_with_a_text_that_was_changed(
+    make_study: MakeStudy, book: Path, repeats: int
+):
+    study = make_study(trials=1, repeats=0)
+    work(study, never)
+    text = book.read_text(encoding="utf-8")
+    book.write_text(text.replace("e", "u"), encoding="utf-8")
+    study = replace(study, config=replace(study.config, trials=2 - repeats, repeats=repeats))
+    before = states(study)
+    with pytest.raises(UserError, match=r"text of the study .* was changed: .* Put the old text"):
+        work(study, never)
+    assert states(study) == [*before, *[TrialState.RUNNING] * (1 - repeats)], "no failure"
+    new = study.repeat_run(0, 2) if repeats else study.trial_run(1)
+    shutil.rmtree(new.path)
+    book.write_text(text, encoding="utf-8")
+    work(study, never)
+    assert set(states(study)) == {TrialState.COMPLETE} and worker.is_over(new)
+
+
 # ---- processes -----------------------------------------------------------------------------
 
 

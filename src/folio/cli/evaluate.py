@@ -18,6 +18,7 @@ from folio.storage import json_text
 
 if TYPE_CHECKING:
     from folio.device import Device
+    from folio.evaluation.score import Score
     from folio.run.baselines import Baseline
     from folio.run.model import Model
 
@@ -90,13 +91,13 @@ def evaluate(
     say_complaints(opened)
     record, most = read_ngram_weights(found), math.inf if whole else opened.read_in_minutes
     if files or text:
-        records = _evaluate_texts(opened, chosen, files, text, encoding, most)
+        records, exact = _evaluate_texts(opened, chosen, files, text, encoding, most), None
     else:
-        records = _evaluate_held_out(opened, chosen, most)
+        records, exact = _evaluate_held_out(opened, chosen, most)
     measured: list[Baseline] = []
     sentences: list[str] = []
     if baselines:
-        measured, sentence = _measure_baselines(opened, chosen, most)
+        measured, sentence = _measure_baselines(opened, chosen, most, exact)
         sentences.append(sentence)
     others = list(measured)
     if adaptive:
@@ -219,8 +220,10 @@ def _tell_of_a_sample(n_tokens: int, most: float) -> None:
         )
 
 
-def _evaluate_held_out(opened: Model, device: Device, most: float) -> list[Table]:
-    """Score the validation text by both protocols, and the other held-out texts."""
+def _evaluate_held_out(opened: Model, device: Device, most: float) -> tuple[list[Table], Score]:
+    """Score the validation text by both protocols, and the other held-out texts; also returns the
+    exact score of the former.
+    """
     from folio.run.held_out import evaluate_held_out, score_validation
 
     _tell_of_a_sample(len(opened.validation()), most)
@@ -228,7 +231,7 @@ def _evaluate_held_out(opened: Model, device: Device, most: float) -> list[Table
     records = [{"text": "validation", **score.record(opened.tokenizer)} for score in scores]
     sample = 0 if math.isinf(most) else max(int(most / 2), 1)
     held_out = evaluate_held_out(opened, device, nll, sample)[1:]
-    return records + [{"text": text.name, **text.record()} for text in held_out]
+    return records + [{"text": text.name, **text.record()} for text in held_out], scores[0]
 
 
 def _as_trained(recorded: Table, kind: Kind) -> DeviceConfig:
@@ -239,16 +242,21 @@ def _as_trained(recorded: Table, kind: Kind) -> DeviceConfig:
     return DeviceConfig(kind=kind, precision=precision)
 
 
-def _measure_baselines(opened: Model, device: Device, most: float) -> tuple[list[Baseline], str]:
-    """Measure simpler models on the validation text, and compare them with the model, which reads
-    `most` tokens of a long one.
+def _measure_baselines(
+    opened: Model, device: Device, most: float, exact: Score | None
+) -> tuple[list[Baseline], str]:
+    """Measure simpler models on the validation text, and compare them with the exact score of the
+    model, which reads `most` tokens of a long text if it has not read it yet.
     """
     from folio.run.baselines import compare, measure_baselines
+    from folio.run.old_texts import old_texts
 
     found = measure_baselines(opened, say)
+    if not found:
+        return found, ""
     families = opened.run.families("validation")
-    score = opened.evaluate(opened.validation(), families, device, most=most)[0]
-    return found, compare(score, found) if found else ""
+    score = exact or opened.evaluate(opened.validation(), families, device, most=most)[0]
+    return found, compare(score, found, old_texts(opened.run).missing)
 
 
 def _evaluate_adaptive(
@@ -259,12 +267,13 @@ def _evaluate_adaptive(
     """
     from folio.run.adaptive import evaluate_adaptive
     from folio.run.baselines import compare_reading, measure_ppmd
+    from folio.run.old_texts import old_texts
 
     most = math.inf if whole else max(opened.read_in_minutes // ADAPTIVE_WORK, 2)
     scores = evaluate_adaptive(opened, device.config.threads, say, most)
     records = [{"text": "validation", **score.record(opened.tokenizer)} for score in scores]
     others = measure_ppmd(opened, scores[-1].targets + 1, say, known)
-    return records, others, compare_reading(scores[-1], others)
+    return records, others, compare_reading(scores[-1], others, old_texts(opened.run).missing)
 
 
 def _cell(name: str, record: Table) -> str:

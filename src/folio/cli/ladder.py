@@ -370,7 +370,8 @@ def _ablation(
                 settings = ablation.settings_of(change, seed, paths, budget)
                 say(f"{change.name}, seed {seed}: {change.what}")
                 with closing(TerminalWatcher()) as watcher:
-                    run, complete = ensure_run(run_name, settings, watcher, should_stop)
+                    first = next(iter(runs[changes[0].name]), None)
+                    run, complete = ensure_run(run_name, settings, watcher, should_stop, first)
                 if not complete:
                     say("interrupted; the same command goes on from here")
                     return

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from folio.recipe.prepare import Prepared
     from folio.recipe.recipe import Recipe
 
+MINUTES = 60.0
 UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30}
 
 
 def plan(
     *corpus: Words,
-    minutes: float = 60.0,
+    minutes: float = MINUTES,
     memory: str = "",
     from_run: Annotated[str | None, Parameter(name="--from")] = None,
     starvation: bool = False,
@@ -62,9 +63,10 @@ def plan(
     if gpus or machines != 1 or gpu or link or network:
         from folio.cli.plan_cluster import show_cluster
 
-        if memory or from_run is not None or starvation:
+        if memory or from_run is not None or starvation or minutes != MINUTES:
             raise UserError(
-                "folio plan --gpus measures nothing. Leave --memory, --from and --starvation out."
+                "folio plan --gpus measures nothing. Leave --memory, --from, --starvation and "
+                "--minutes out."
             )
         show_cluster(corpus, gpus, machines, gpu, link, network, json)
         return

@@ -31,9 +31,10 @@ def _processor(report: dict[str, Facts]) -> Iterator[str]:
             f"Folio may use {cores} of {whole} cores: OMP_NUM_THREADS, an affinity or the quota of "
             f"a container limits it."
         )
-    if cores and machine.get("load", 0) > 1.5 * cores:
+    there = whole or cores  # the load is that of the machine
+    if there and machine.get("load", 0) > 1.5 * there:
         yield (
-            f"Other programs are running: {machine['load']} want {cores} cores. A training takes "
+            f"Other programs are running: {machine['load']} want {there} cores. A training takes "
             f"longer by as much, and figures measured now are too low."
         )
     sets = machine.get("instructions")

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,6 +93,7 @@ def read_passages(
     length: int = LENGTH,
     temperature: float = 0.8,
     seconds: float = math.inf,
+    counted: NDArray[np.bool_] | None = None,
 ) -> Passages:
     """Read passages that are evenly spaced over a text.
 
@@ -106,13 +108,15 @@ def read_passages(
         temperature: at which it would be drawn, above 0.
         seconds: after which to end, if they are more than AT_LEAST_SECONDS; a batch that would end
             too late is made smaller, but the first.
+        counted: (N - 1,) which targets were learned, as of conversations; None is all.
 
     Returns:
-        Those without a special token in the suffix, since no document goes on over one.
+        Those without a special token in the suffix, since no document goes on over one, of targets
+        that count.
     """
     assert temperature > 0
     prefix = context_length // 2
-    windows, offsets, sizes = _places(tokens, tokenizer, context_length, most, length)  # (W, J)
+    windows, offsets, sizes = _places(tokens, counted, tokenizer, context_length, most, length)
     bits, at_once = np.zeros(sizes.shape), np.zeros(sizes.shape, bool)
     done = np.zeros(sizes.shape, bool)
     began, was_training = time.monotonic(), model.training
@@ -149,7 +153,12 @@ def _spread(n: int) -> NDArray[np.int64]:
 
 
 def _places(
-    tokens: TokenIds, tokenizer: Tokenizer, context_length: int, most: int, length: int
+    tokens: TokenIds,
+    counted: NDArray[np.bool_] | None,
+    tokenizer: Tokenizer,
+    context_length: int,
+    most: int,
+    length: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """(W,) starts of windows; (J,) offsets of their suffixes behind the first half; and (W, J)
     tokens of each suffix, 0 where there is no passage.
@@ -161,34 +170,37 @@ def _places(
         return np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros((0, 1), np.int64)
     evenly = np.linspace(0, n_windows - 1, min(most, n_windows)).round().astype(np.int64)
     second = _rows(tokens, evenly * room + prefix, room)  # (W, room)
-    usual = np.median(_sizes(second, tokenizer, length)[0])
+    ours = ~np.isin(second, list(tokenizer.special_tokens.values()))
+    if counted is not None:
+        ours &= _rows(counted, evenly * room + prefix - 1, room) == 1
+    usual = np.median(_sizes(second, ours, tokenizer, length)[0])
     apart = min(2 * int(usual), room)  # nearly all have room, and the others end there
     offsets = np.arange(room // apart) * apart
     # As few windows as hold them all; of those, as evenly spaced as before.
-    kept = _spread(len(evenly))[: -(-most // len(offsets))]
-    windows, second = evenly[np.sort(kept)] * room, second[np.sort(kept)]
-    sizes = [_sizes(second[:, at : at + apart], tokenizer, length) for at in offsets.tolist()]
+    kept = np.sort(_spread(len(evenly))[: -(-most // len(offsets))])
+    windows, second, ours = evenly[kept] * room, second[kept], ours[kept]
+    spans = [np.s_[:, at : at + apart] for at in offsets.tolist()]
+    sizes = [_sizes(second[span], ours[span], tokenizer, length) for span in spans]
     by_offset = np.stack([n * is_passage for n, is_passage in sizes], axis=1)  # (W, J)
     some = by_offset.any(axis=1)
     return windows[some], offsets, by_offset[some]
 
 
 def _sizes(
-    rows: NDArray[np.int64], tokenizer: Tokenizer, length: int
+    rows: NDArray[np.int64], ours: NDArray[np.bool_], tokenizer: Tokenizer, length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """(W,) how many of the first tokens of each row have `length` characters, all of them where
-    none have; and whether that is a passage.
+    none have; and whether that is a passage, all of which are `ours`.
     """
     begun = np.cumsum(tokenizer.characters_per_token[rows], axis=1)
     enough = begun >= length
     sizes = np.where(enough.any(axis=1), enough.argmax(axis=1) + 1, rows.shape[1])
-    special = np.isin(rows, list(tokenizer.special_tokens.values()))
     inside = np.arange(rows.shape[1]) < sizes[:, None]
     long_enough = begun[np.arange(len(sizes)), sizes - 1] >= min(SHORTEST, length)
-    return sizes, ~(special & inside).any(axis=1) & long_enough
+    return sizes, (ours | ~inside).all(axis=1) & long_enough
 
 
-def _rows(tokens: TokenIds, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+def _rows(tokens: NDArray[Any], starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     """(N, length) tokens from each start on."""
     return np.asarray(tokens[starts[:, None] + np.arange(length)], np.int64)
 

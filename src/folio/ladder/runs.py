@@ -15,11 +15,16 @@ from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run, runs_folder
 from folio.run.ngrams import read_ngram_weights, told_loss
+from folio.run.summary import text_of
 from folio.training.pace_file import read_pace
 
 
 def ensure_run(
-    name: str, table: Table, watcher: Watcher, should_stop: Callable[[], bool] = lambda: False
+    name: str,
+    table: Table,
+    watcher: Watcher,
+    should_stop: Callable[[], bool] = lambda: False,
+    beside: Run | None = None,
 ) -> tuple[Run, bool]:
     """Return the run with these settings, trained to its end unless it already is.
 
@@ -27,18 +32,29 @@ def ensure_run(
         name: name of the run.
         table: its settings, for `make_recipe`.
         watcher, should_stop: as in `train_recipe`.
+        beside: a run that it is compared with.
 
     Returns:
         The run, and whether it is complete; False after `should_stop`.
 
     Raises:
-        UserError: a run of this name has other settings.
+        UserError: a run of this name has other settings, or learned from another text than the one
+            beside it, since the files had other contents then.
     """
     run = Run(runs_folder() / name)
-    if not run.exists():
-        return run, train_recipe(make_recipe(table), name, watcher, should_stop).ending != (
-            "interrupted"
+    is_complete = _ensure(run, table, watcher, should_stop)
+    if beside is not None and text_of(run) != text_of(beside):
+        raise UserError(
+            f"The runs {beside.path} and {run.path} cannot be compared: the text was changed "
+            f"between them. Move the one of the old text away, so that it is trained again."
         )
+    return run, is_complete
+
+
+def _ensure(run: Run, table: Table, watcher: Watcher, should_stop: Callable[[], bool]) -> bool:
+    if not run.exists():
+        result = train_recipe(make_recipe(table), run.name, watcher, should_stop)
+        return result.ending != "interrupted"
     there = dict(dotted(_asked(run, table)))
     if different := [name for name, value in dotted(table) if value != there.get(name)]:
         raise UserError(
@@ -47,7 +63,7 @@ def ensure_run(
         )
     watcher.tell(f"{run.path} exists; remove it to train it again")
     result = resume_run(run, {}, watcher, should_stop)
-    return run, result is None or result.ending != "interrupted"
+    return result is None or result.ending != "interrupted"
 
 
 def _asked(run: Run, table: Table) -> Table:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from folio.loggers.ids import remember_shown, shown_steps
 from folio.loggers.logger import Logger, Settings, open_logger
-from folio.loggers.values import held_out_values, values_of
+from folio.loggers.values import SHOWN, held_out_values, values_of
 from folio.run.directory import Run
 from folio.run.held_out import HeldOut
 from folio.run.metrics import Event, parse_events
@@ -38,11 +39,16 @@ class Forwarder:
         self.files = Tail(run.metrics_file), Tail(run.learned_file)
         self.before: Event | None = None
         """The last line of the metrics."""
+        self.shown: dict[str, int] = {}
+        """The last step of each kind of event that the logger has."""
         self.logger: Logger | None = None
         self.failed = True
         """Whether training has not come to a good end."""
         with self._guarded():
             self.logger = open_logger(name, run, settings, step)
+            if self.logger.logged >= 0:  # else it shows all of the run
+                self.shown = shown_steps(run, name) or dict.fromkeys(SHOWN, step)
+                self.shown = {kind: min(at, step) for kind, at in self.shown.items()}
             tell(f"logging to {name}; look with: {self.logger.look}")
             for event in (*run.events(), *learned(run)):
                 self._show(self.logger, event)
@@ -60,6 +66,7 @@ class Forwarder:
         with self._guarded():
             if self.logger is not None:
                 self.logger.flush()
+                remember_shown(self.run, self.name, self.shown)
 
     def ended(self, state: TrainingState, ending: Ending) -> None:
         self._follow()
@@ -78,6 +85,7 @@ class Forwarder:
         with self._guarded():
             if self.logger is not None:
                 self.logger.close(self.failed)
+                remember_shown(self.run, self.name, self.shown)
 
     def _follow(self) -> None:
         with self._guarded():
@@ -86,7 +94,8 @@ class Forwarder:
                     self._show(self.logger, event)
 
     def _show(self, logger: Logger, event: Event) -> None:
-        if event["step"] > logger.logged:
+        if event["step"] > self.shown.get(event["event"], -1):
+            self.shown[event["event"]] = event["step"]
             if values := values_of(event, self.before):
                 logger.numbers(event["step"], values)
             if "sample" in event:

@@ -20,7 +20,7 @@ class Logger(Protocol):
     look: str
     """The command that shows the run, or its address."""
     logged: int
-    """The last step that it has of this run from an earlier command; -1 if it has none."""
+    """The last step that it can have of this run from an earlier command; -1 if it has none."""
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """Show some numbers at a step, by names such as `train/loss`."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from folio.errors import UserError
 from folio.planning.gpus import Gpu
 from folio.planning.step_cost import (
     GRADIENT_BYTES,
@@ -247,6 +248,9 @@ def plan_cluster(recipe: Recipe, cluster: Cluster, kernels: Kernels | None = Non
         cluster: the GPUs.
         kernels: how the step is written; None takes what the recipe's device.fast, device.compile
             and training.sharding mean.
+
+    Raises:
+        UserError: as `asked_tokens`.
     """
     asked = recipe.training.sharding
     choices = sharded(recipe)
@@ -280,8 +284,18 @@ def _plan(
 
 
 def asked_tokens(recipe: Recipe) -> int:
-    """Tokens of the budget in steps or tokens; 20 per parameter if there is none."""
+    """Tokens of the budget in steps or tokens; 20 per parameter if there is none.
+
+    Raises:
+        UserError: the budget is in epochs or minutes.
+    """
     config, length = recipe.training, recipe.model.context_length
+    if config.max_epochs or config.minutes:
+        raise UserError(
+            "folio plan --gpus knows no text and keeps no clock, so a budget in epochs or minutes "
+            "says nothing. Give --training.max-tokens, or leave the budget out: "
+            f"{TOKENS_PER_PARAMETER} tokens per parameter are assumed."
+        )
     if steps := budget_steps(config, length, 0):
         return steps * config.batch_size * length
     return TOKENS_PER_PARAMETER * recipe.model.n_parameters

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from folio.config import Table, merge
 from folio.device import Device
@@ -21,7 +22,7 @@ SHARES = (0.12, 0.25, 0.5, 1.0)
 EPOCHS = 6.0
 MOST_TOKENS = 3_000_000
 """Most tokens that the training on the whole text reads, which takes minutes. A longer text gets
-fewer epochs, and if that is less than one, only a part of it is used."""
+fewer epochs, and if that is less than one, only a part of it is read and the rest extrapolated."""
 SMALL: Table = {
     "preset": "modern",
     "size": "nano",
@@ -40,22 +41,25 @@ class Starvation:
     """Tokens of training text and loss in nats per token, for each part."""
     law: PowerLaw
     twice_the_model: float
-    """Loss in nats per token of a model with twice the layers, on all of the text."""
+    """Loss in nats per token of a model with twice the layers, on the largest part."""
+    n_tokens: int
+    """Size of the whole text, which may be larger than all parts."""
 
     @property
     def gain_from_text(self) -> float:
         """Nats per token that twice the text would gain."""
-        return self.law(self.law.unit) - self.law(2 * self.law.unit)
+        return self.law(self.n_tokens) - self.law(2 * self.n_tokens)
 
     @property
     def gain_from_model(self) -> float:
         """Nats per token that twice the model gained."""
         return self.points[-1][1] - self.twice_the_model
 
-    def record(self) -> dict[str, object]:
+    def record(self) -> dict[str, Any]:
         """Return what --json prints."""
-        low, high = self.law.interval(2 * self.law.unit, self.law.unit)
+        low, high = self.law.interval(2 * self.n_tokens, self.n_tokens)
         return {
+            "tokens": self.n_tokens,
             "points": [{"tokens": n, "loss": loss} for n, loss in self.points],
             "floor": self.law.floor,
             "exponent": self.law.exponent,
@@ -66,14 +70,17 @@ class Starvation:
 
     def lines(self) -> list[str]:
         """The result in words."""
-        low, high = self.law.interval(2 * self.law.unit, self.law.unit)
+        low, high = self.law.interval(2 * self.n_tokens, self.n_tokens)
         text, model = self.gain_from_text, self.gain_from_model
         limit = "the text is the limit" if text > model else "the model is the limit"
+        read = self.points[-1][0]
+        beyond = f"measured on {read:,} of {self.n_tokens:,} tokens, and extrapolated beyond that"
         return [
             f"L(D) = {self.law.floor:.2f} + {self.law.scale:.2f} * (D / {self.law.unit:,.0f})^"
             f"-{self.law.exponent:.2f} nats per token",
             f"twice the text would change the loss by {-text:+.3f} ({low:+.3f} to {high:+.3f}), "
             f"twice the model by {-model:+.3f}: for a small model {limit}",
+            *([beyond] if self.n_tokens > MOST_TOKENS else []),
         ]
 
 
@@ -94,7 +101,8 @@ def measure_starvation(
         tell: receives a line for each training.
         shares: parts of the text to train on; the last is 1.
     """
-    training = part_of(training, min(1.0, MOST_TOKENS / len(training)))
+    n_tokens = len(training)
+    training = part_of(training, min(1.0, MOST_TOKENS / n_tokens))
     epochs = min(EPOCHS, MOST_TOKENS / len(training))
     recipe = make_recipe(merge(SMALL, {"model": {"vocab_size": vocab_size}}))
     per_step = recipe.training.batch_size * recipe.model.context_length
@@ -108,8 +116,8 @@ def measure_starvation(
     for share in shares:
         part = part_of(training, share)
         points.append((len(part), loss_on(part, recipe.model.n_layers)))
-        tell(f"{share:.0%} of the text, {len(part):,} tokens: loss {points[-1][1]:.3f}")
+        tell(f"{len(part):,} of {n_tokens:,} tokens: loss {points[-1][1]:.3f}")
     twice = loss_on(training, 2 * recipe.model.n_layers)
-    tell(f"twice the model on all of it: loss {twice:.3f}")
+    tell(f"twice the model on as many: loss {twice:.3f}")
     law = fit_power_law([n for n, _ in points], [loss for _, loss in points])
-    return Starvation(points, law, twice)
+    return Starvation(points, law, twice, n_tokens)

@@ -26,6 +26,7 @@ from folio.run.old_texts import old_texts
 from folio.run.parts import Parts, make_parts, read_parts, write_parts
 from folio.storage import link_or_copy, write_json
 from folio.tokenizers.sequences import encode_documents
+from folio.tokens.loss_mask import write_loss_mask
 from folio.tokens.text import TokenText
 from folio.tokens.token_file import open_token_file, write_token_file
 
@@ -86,7 +87,16 @@ def with_old_texts(opened: Model) -> Iterator[Model]:
         joined = Run(Path(folder))
         chunks = [new, *(chunk for text in old for chunk in (np.array(end, new.dtype), text))]
         write_token_file(joined.tokens_file("train"), chunks, new.dtype, tokenizer.fingerprint)
-        for name in ("tokens/validation.bin", run.canaries_file.name, run.metrics_file.name):
+        if tokenizer.has_chat:
+            write_loss_mask(
+                joined.tokens_file("train"), joined.tokens_file("train.mask"), tokenizer
+            )
+        for name in (
+            "tokens/validation.bin",
+            "tokens/validation.mask.bin",
+            run.canaries_file.name,
+            run.metrics_file.name,
+        ):
             if (run.path / name).exists():
                 link_or_copy(run.path / name, joined.path / name)
         record = run.corpus()

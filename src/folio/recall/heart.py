@@ -16,6 +16,7 @@ from folio.evaluation.shares import Share, share_of
 from folio.recall.blocks import blocks_of, color_at
 from folio.recall.config import RecallConfig
 from folio.recall.sources import Sources
+from folio.run.held_out import counted_targets
 from folio.run.model import Model
 from folio.tokenizers.base import TokenIds, Tokenizer
 from folio.tokens.text import TokenText, characters, text_of
@@ -101,10 +102,11 @@ def learn_by_heart(
     """
     tokenizer = opened.tokenizer
 
-    def read(tokens: TokenIds, name: str) -> Passages:
+    def read(tokens: TokenIds, name: str, part: str) -> Passages:
         seconds = config.seconds / 2
         stopping = f", stopping after {duration(seconds)}" if seconds < math.inf else ""
-        tell(f"reading passages of the {name} text{stopping}")
+        if len(tokens):
+            tell(f"reading passages of {name} text{stopping}")
         return read_passages(
             opened.model,
             tokens,
@@ -114,10 +116,12 @@ def learn_by_heart(
             length=length,
             temperature=config.temperature,
             seconds=seconds,
+            counted=counted_targets(opened, part),
         )
 
     tokens, held_out = opened.training(), opened.validation()
-    old, new = read(tokens, "training"), read(held_out, "validation")
+    old = read(tokens, "the", "train")
+    new = read(held_out, "new", "validation")
     suffixes = old.suffixes(tokens, tokenizer)
     pattern = patterns_of(suffixes)
     sizes = [len(characters(suffix)[1]) for suffix in suffixes]

@@ -26,6 +26,7 @@ from folio.recall.sources import Source
 from folio.recall.twin import TRIES as TWIN_TRIES
 from folio.recall.words import (
     NOT_SHOWN,
+    author_named,
     canary_rows,
     copy_rows,
     gain_in_words,
@@ -89,7 +90,7 @@ def _answer(recall: Recall) -> Iterator[str]:
     lines = [
         Line("what the model wrote", "model", recall.model.seen, recall.model.seen_errors),
         Line(
-            "the author, each part against the others",
+            author_named(recall),
             "author",
             recall.author.seen,
             recall.author.seen_errors,

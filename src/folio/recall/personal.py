@@ -44,6 +44,9 @@ _HINTS = {
 }
 """What a line must contain to be searched for a kind, since a search takes several times as
 long."""
+_DATE = re.compile(r"([012]?\d|3[01])([./-])([012]?\d|3[01])\2\d{4}(?!\d)")
+_CODE = re.compile(r"(?=\w*\d)(?=\w*[A-Za-z]|\d{8})[A-Za-z\d]+")
+"""What words are not: digits with letters, or many of them."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,10 @@ def _is_one(kind: str, string: str) -> bool:
         doubled = [d if i % 2 == 0 else sum(divmod(2 * d, 10)) for i, d in enumerate(digits)]
         return sum(doubled) % 10 == 0 and len(set(digits)) > 1
     if kind == "telephone number":
-        if re.fullmatch(r"\+\d+\.\d+", string):  # a number with its sign
+        if re.fullmatch(r"\+\d+\.\d+", string) or _DATE.match(string):  # a number with its sign
             return False
         return 7 <= sum(c.isdigit() for c in string) <= 15
+    if kind == "key":  # words that are joined are a name
+        codes = filter(_CODE.fullmatch, re.split("[-_]", string))
+        return 2 * sum(map(len, codes)) > len(string)
     return True

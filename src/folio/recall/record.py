@@ -80,6 +80,7 @@ def _secrets(recall: Recall) -> dict[str, Any]:
     return {
         "different": recall.secrets.n_different,
         "kinds": recall.secrets.kinds,
+        "absent": len(recall.secrets.absent),
         "canaries": [
             {"stands": of.times, "bits": of.bits, "exposures": of.exposures}
             for of in recall.canaries

@@ -81,6 +81,8 @@ class Secrets:
     were not tried."""
     kinds: dict[str, int]
     """Number of different secrets of each kind."""
+    absent: list[str]
+    """The user's own that do not stand in the text, as `Secret.shown`."""
 
     @property
     def in_words(self) -> str:
@@ -194,7 +196,9 @@ def look_for_secrets(
                 name in everything,
             )
         )
-    return Secrets(secrets, len(counts), kinds), [*{**counts, **dict.fromkeys(own)}]
+    found = "\n".join(counts)  # one may stand within another
+    absent = [name if show else masked(name, GIVEN) for name in own if name not in found]
+    return Secrets(secrets, len(counts), kinds, absent), [*{**counts, **dict.fromkeys(own)}]
 
 
 def _digest(name: str) -> str:

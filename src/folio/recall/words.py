@@ -80,12 +80,11 @@ def _verdict(recall: Recall) -> Verdict:
         return _of_another_text(recall)
     heart, again = recall.heart, f"folio train {recall.run}/recipe.toml"
     known, new = heart.text["in 100 tries"], heart.new["in 100 tries"]
-    copied, author = recall.model.copied, recall.author.copied
-    if is_copying(copied, author):
+    if is_copying(recall.model.copied, recall.author.copied, recall.sources.known):
         return Verdict(
             "copies",
-            f"It copies: {copied.value:.0%} of what it writes stands in its text, "
-            f"{recall.length} characters in a row and more; {_of_author(author)}.",
+            f"It copies: {recall.model.copied.value:.0%} of what it writes stands in its text, "
+            f"{recall.length} characters in a row and more; {_of_author(recall)}.",
             f"Train for fewer minutes, on more text, or with dropout: {again} "
             f"--model.residual-dropout 0.2",
         )
@@ -129,9 +128,14 @@ def _verdict(recall: Recall) -> Verdict:
     return Verdict("learned", sentence, advice)
 
 
-def is_copying(copied: Share, author: Share) -> bool:
-    """Whether so much of what was written is copied as the author and chance do not explain."""
-    return copied.value > FEWEST_COPIED and copied.above(author, SURE_OF_COPIES)
+def is_copying(copied: Share, author: Share, known: bool = True) -> bool:
+    """Whether so much of what was written is copied as the author and chance do not explain.
+
+    Where it is not `known` which documents are nearly alike, what the author copies explains
+    nothing.
+    """
+    explained = known and not copied.above(author, SURE_OF_COPIES)
+    return copied.value > FEWEST_COPIED and not explained
 
 
 def _of_another_text(recall: Recall) -> Verdict:
@@ -145,7 +149,7 @@ def _of_another_text(recall: Recall) -> Verdict:
     if copied.count:
         copies = (
             f"{copied} of what it wrote stands there, {recall.length} characters in a row and "
-            f"more; {_of_author(recall.author.copied)}"
+            f"more; {_of_author(recall)}"
         )
     sentence = f"{found}, and {copies}."
     if often.count:
@@ -180,21 +184,30 @@ def none_counted(heart: ByHeart) -> str:
 
 def _of_copies(recall: Recall) -> str:
     """What was found of copies, as a clause."""
-    copied, author = recall.model.copied, recall.author.copied
+    copied = recall.model.copied
     if not copied.of:
         return f"no text that it wrote has the {recall.length} characters of a copy"
     if not copied.count:
         return "no copy was found in what it wrote"
-    if copied.value <= author.value:
+    if copied.value <= recall.author.copied.value and recall.sources.known:
         return "it copies no more than the author does"
-    return f"{copied} of what it wrote is copied; {_of_author(author)}"
+    return f"{copied} of what it wrote is copied; {_of_author(recall)}"
 
 
-def _of_author(copied: Share) -> str:
+def _of_author(recall: Recall) -> str:
     """The yardstick of copies, as a clause."""
+    copied = recall.author.copied
     if not copied.of:
         return "no text of the author is long enough to compare with"
-    return f"of the author's own pages {copied} stands in the others"
+    near = "" if recall.sources.known else ", near-copies included"
+    return f"of the author's own pages {copied} stands in the others{near}"
+
+
+def author_named(recall: Recall) -> str:
+    """What the author's text is looked up in, for a table and a curve."""
+    if recall.sources.known:
+        return "the author, each part against the others"
+    return "the author, near-copies included"
 
 
 def lines_of(recall: Recall) -> Iterator[str]:
@@ -248,7 +261,7 @@ def lines_of(recall: Recall) -> Iterator[str]:
     for times, n, bits, exposure in canary_rows(recall):
         yield f"canaries that stand {times}: {n}, {bits} bits, exposure {exposure}"
     if not recall.sources.known:
-        yield "where it stands is not known: the run is older than that. Train again to see it."
+        yield "documents are not known by name, as of a store or an old run"
 
 
 def of_which_text(recall: Recall) -> str:
@@ -284,6 +297,8 @@ def gain_in_words(gain: Gain) -> str:
 
 def _secret_lines(recall: Recall) -> Iterator[str]:
     secrets = recall.secrets
+    if secrets.absent:
+        yield f"not in {recall.looked_in}, of those given: {', '.join(secrets.absent)}"
     if not secrets.kinds:
         yield f"secrets: no e-mail address, number or key was found in {recall.looked_in}"
         return
@@ -330,7 +345,7 @@ def copy_rows(recall: Recall) -> list[tuple[str, list[str]]]:
     rows = [("what it wrote", recall.model)]
     if recall.guarded is not None:
         rows.append((f"what it wrote with --novel {recall.config.novel}", recall.guarded))
-    rows.append(("the author, each part against the others", recall.author))
+    rows.append((author_named(recall), recall.author))
     if recall.held_out is not None:
         rows.append(("the author, new text", recall.held_out))
 

@@ -82,7 +82,8 @@ class _HeldOut:
 def measure_baselines(
     opened: Model, tell: Callable[[str], None] = lambda line: None, quick: bool = False
 ) -> list[Baseline]:
-    """Measure each baseline on the validation text of a run.
+    """Measure each baseline on the validation text of a run, trained on all that the run learned
+    from: its own text and those of the runs before it that are there.
 
     Args:
         opened: the run.
@@ -96,7 +97,7 @@ def measure_baselines(
     if opened.run.tokens_file("validation.mask").exists():
         tell("no baselines: they read whole texts, and of conversations only the answers count")
         return []
-    training = TokenText(opened.training(), opened.tokenizer)
+    training = TokenText(opened.all_learned(), opened.tokenizer)
     validation = TokenText(opened.validation(), opened.tokenizer)
     if validation.n_characters == 0 or len(validation.tokens) < 2:
         return []
@@ -151,7 +152,7 @@ def measure_ppmd(
         return []
     tell("PPMd, on the same text")
     whole, found = opened.validation(), list[Baseline]()
-    before = TokenText(opened.training(), opened.tokenizer).whole()
+    before = TokenText(opened.all_learned(), opened.tokenizer).whole()
     text = TokenText(whole[:n_tokens], opened.tokenizer)
     held_out = _HeldOut(text.whole(), text.n_characters, n_tokens - 1)
     part = f", the first {n_tokens:,} tokens" if n_tokens < len(whole) else ""
@@ -258,11 +259,17 @@ def read_baselines(run: Run) -> list[Baseline]:
     return [made_of(Baseline, record, run.baselines_file) for record in records]
 
 
-def compare(score: Score, baselines: list[Baseline]) -> str:
+def compare(score: Score, baselines: list[Baseline], missing: str = "") -> str:
     """What a model's exact loss is worth, in a sentence.
 
     Two losses are told apart where they differ by more than two standard errors of the model's own;
     another text would make both higher or lower, so that this errs on the side of caution.
+
+    Args:
+        score: of the model.
+        baselines: on the same text.
+        missing: what the model learned and they did not, as in `OldTexts`; then its loss says
+            nothing of how it learned.
     """
     loss, surely = score.nats_per_token, SURE * score.standard_error
     of = next((b for b in baselines if b.nats_per_character), None)
@@ -290,6 +297,10 @@ def compare(score: Score, baselines: list[Baseline]) -> str:
             return f"not told apart from {other.name} by this text"
         return _gap(loss, other)
 
+    if missing:
+        others = [b for b in (ppmd, table, frequencies) if b]
+        other = next(filter(is_below, others), others[-1])
+        return f"Your model is {gap(other)}{_unread(missing)}."
     learns = "which learns from the text as it reads it"
     if ppmd is not None and is_below(ppmd):
         return f"Your model is {gap(ppmd)}, {learns}: it learned more than spelling."
@@ -309,12 +320,19 @@ def compare(score: Score, baselines: list[Baseline]) -> str:
     return ""
 
 
-def compare_reading(score: Score, others: list[Baseline]) -> str:
-    """What an adaptive loss is worth, in a sentence, beside compressors that read the same."""
+def compare_reading(score: Score, others: list[Baseline], missing: str = "") -> str:
+    """What an adaptive loss is worth, in a sentence, beside compressors that read the same, but for
+    what is `missing`, as in `compare`.
+    """
     best = min(others, key=lambda b: b.nats_per_token, default=None)
     if best is None:
         return ""
-    return f"Learning as it reads, your model is {_gap(score.nats_per_token, best)}."
+    gap = _gap(score.nats_per_token, best)
+    return f"Learning as it reads, your model is {gap}{_unread(missing)}."
+
+
+def _unread(missing: str) -> str:
+    return f", which did not read {missing}" if missing else ""
 
 
 def _gap(loss: float, other: Baseline) -> str:

@@ -133,7 +133,7 @@ class Run:
 
     @property
     def logged_file(self) -> Path:
-        """The ids of the run in programs of `folio train --log` that give it one."""
+        """The ids of the run in programs of `folio train --log`, and the steps that they have."""
         return self.path / "log.json"
 
     @property

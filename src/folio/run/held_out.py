@@ -45,6 +45,8 @@ class HeldOut:
     nats_per_token: float
     standard_error: float
     """Standard error of that loss over texts, not over tokens; infinite for a single stretch."""
+    unknown_share: float = 0.0
+    """Share of its targets that the vocabulary does not have, 0 to 1."""
 
     @property
     def is_before(self) -> bool:
@@ -53,12 +55,14 @@ class HeldOut:
 
     def record(self) -> dict[str, Any]:
         """Return its entry in held_out.json."""
-        return asdict(self) | {"protocol": "exact"}
+        record = asdict(self) | {"protocol": "exact"}
+        return {k: v for k, v in record.items() if k != "unknown_share" or v}
 
     def __str__(self) -> str:
+        unknown = f", {self.unknown_share:.1%} of them unknown" if self.unknown_share else ""
         return (
             f"{self.nats_per_token:.4f} ± {self.standard_error:.4f} nats per token "
-            f"({self.targets:,} targets)"
+            f"({self.targets:,} targets{unknown})"
         )
 
 
@@ -68,7 +72,9 @@ def read_held_out(run: Run) -> list[HeldOut]:
         return []
     names = [field.name for field in fields(HeldOut)]
     records = read_json(run.held_out_file, list)
-    return [HeldOut(**{name: record[name] for name in names}) for record in records]
+    return [
+        HeldOut(**{name: x for name, x in record.items() if name in names}) for record in records
+    ]
 
 
 def evaluate_held_out(
@@ -94,11 +100,11 @@ def evaluate_held_out(
         nll = opened.nats(validation, device, sample)
     blocks = _blocks(opened, validation, run.families("validation"))
     counted = _counted(opened, "validation", nll)
-    texts = [_held_out("validation", nll[counted], blocks[counted])]
+    texts = [_held_out("validation", opened, validation, nll, blocks, counted)]
     if run.tokens_file("clean").exists():
         clean = (open_token_file(run.tokens_file("clean"))[1:] == 1) & counted
         if 0 < clean.sum() < counted.sum():
-            texts.append(_held_out("novel subset", nll[clean], blocks[clean]))
+            texts.append(_held_out("novel subset", opened, validation, nll, blocks, clean))
     others = [evaluate_on(opened, name, device, sample) for name in ("elsewhere", "test")]
     others += [evaluate_on(opened, "old", device, OLD_TARGETS)]  # as before training
     return texts + [text for text in others if text]
@@ -136,7 +142,7 @@ def evaluate_on(
     blocks = _blocks(opened, tokens, opened.run.families(name))
     if not (counted := _counted(opened, name, nll)).any():
         return None
-    return _held_out(NAMES.get(name, name), nll[counted], blocks[counted])
+    return _held_out(NAMES.get(name, name), opened, tokens, nll, blocks, counted)
 
 
 def _counted(opened: Model, name: str, nll: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -176,6 +182,17 @@ def _blocks(opened: Model, tokens: TokenIds, families: Sequence[int]) -> NDArray
     return text_blocks(tokens, opened.tokenizer.end_of_document, families)[1:]
 
 
-def _held_out(name: str, nll: NDArray[np.float32], blocks: NDArray[np.int64]) -> HeldOut:
-    each = nll.astype(np.float64)
-    return HeldOut(name, len(each), float(each.mean()), standard_error(each, blocks))
+def _held_out(
+    name: str,
+    opened: Model,
+    tokens: TokenIds,
+    nll: NDArray[np.float32],
+    blocks: NDArray[np.int64],
+    counted: NDArray[np.bool_],
+) -> HeldOut:
+    """Sum up the targets that count; all arrays are (N - 1,), of (N,) tokens."""
+    each = nll[counted].astype(np.float64)
+    error = standard_error(each, blocks[counted])
+    unknown = opened.tokenizer.unknown
+    n_unknown = 0 if unknown is None else np.count_nonzero(tokens[1:][counted] == unknown)
+    return HeldOut(name, len(each), float(each.mean()), error, n_unknown / len(each))

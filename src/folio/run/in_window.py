@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from folio.device import Device
-from folio.evaluation.score import Score, exact_windows, places_of
+from folio.evaluation.score import Score
 from folio.evaluation.uncertainty import text_blocks
-from folio.ngrams.fit import FEWEST_TARGETS, best_rule
+from folio.ngrams.fit import FEWEST_TARGETS, MOST_TRIED, best_rule
 from folio.ngrams.gpt import GPTWithNGrams
 from folio.ngrams.window import count_targets, mix_in_targets
 from folio.run.model import Model
@@ -52,18 +52,39 @@ def score_in_windows(
     """
     if isinstance(opened.model, GPTWithNGrams):
         return None
-    windows = exact_windows(len(tokens), opened.config.context_length)
-    windows = [window for window in windows if not np.isnan(nll[window.start])]
-    spans = [slice(window.start, window.start + window.length) for window in windows]
-    counts = np.concatenate([count_targets(tokens[span], tokens[1:][span]) for span in spans])
-    places = places_of(windows)
-    if counted is not None:
-        places, counts = places[counted[places - 1]], counts[counted[places - 1]]
-    if len(places) < FEWEST_TARGETS:
+    kept = ~np.isnan(nll) if counted is None else ~np.isnan(nll) & counted
+    if (targets := np.flatnonzero(kept)).size < FEWEST_TARGETS:
         return None
-    expected, middle = np.exp(-nll[places - 1].astype(np.float64)), len(places) // 2
-    halves = [(expected[half], counts[half]) for half in (slice(middle), slice(middle, None))]
-    mixed = [mix_in_targets(*half, best_rule(*other)) for half, other in zip(halves, halves[::-1])]
-    blocks = text_blocks(tokens, opened.tokenizer.end_of_document, families)[places]
-    nats, vocab_size = -np.log(np.concatenate(mixed)).astype(np.float32), opened.config.vocab_size
-    return Score.of(nats, tokens[places], "exact, with the window", vocab_size, blocks)
+    nats, middle = np.zeros(len(nll), np.float32), len(targets) // 2
+    halves = targets[:middle], targets[middle:]
+    for half, other in zip(halves, halves[::-1]):
+        tried = other[:: max(1, len(other) // MOST_TRIED)]
+        counts = np.concatenate([counts for _, counts in _counted_in(opened, tokens, tried)])
+        rule = best_rule(_chances(nll[tried]), counts)
+        for here, counts in _counted_in(opened, tokens, half):
+            nats[here] = -np.log(mix_in_targets(_chances(nll[here]), counts, rule))
+    blocks = text_blocks(tokens, opened.tokenizer.end_of_document, families)[targets + 1]
+    of, vocab_size = tokens[targets + 1], opened.config.vocab_size
+    return Score.of(nats[targets], of, "exact, with the window", vocab_size, blocks)
+
+
+def _counted_in(
+    opened: Model, tokens: TokenIds, targets: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
+    """Some targets of an exact window and their `count_targets`, window by window: the counts of
+    all would take a hundred bytes for each byte of a text.
+
+    Args:
+        opened: whose windows they are.
+        tokens: (N,) the text.
+        targets: ascending, the token behind token i being target i.
+    """
+    length = opened.config.context_length
+    for here in np.split(targets, np.flatnonzero(np.diff(targets // length)) + 1):
+        start = int(here[0]) // length * length
+        window = tokens[start : start + length + 1]
+        yield here, count_targets(window[:-1], window[1:])[here - start]
+
+
+def _chances(nll: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.exp(-nll.astype(np.float64))

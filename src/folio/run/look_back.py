@@ -6,6 +6,7 @@ Both are short looks; `folio recall` and `folio evaluate --baselines` are the lo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from folio.run.baselines import (
     read_baselines,
     write_baselines,
 )
+from folio.run.held_out import counted_targets
 from folio.run.model import Model
 from folio.storage import write_json
 from folio.tokenizers.base import TokenIds
@@ -96,7 +98,7 @@ def look_back(
                 f"`folio recall {run.path}` says more",
             )
         )
-    n_tokens = len(opened.training())
+    n_tokens = sum(map(len, opened.learned()))
     is_ready = seconds_left == math.inf or not _compiles_first()
     if is_ready and n_tokens < min(LITTLE, NGRAMS_PER_SECOND * seconds):
         baselines = list[Baseline]()
@@ -131,15 +133,15 @@ def _compiles_first() -> bool:
 def look_for_passages(opened: Model, seconds: float = math.inf) -> AtOnce | None:
     """Find which of some hundred passages come at once; None if the text is too short for any.
 
-    Patterns are left out, and what occurs often in the training text, and of the new text what also
-    occurs in the training text. Of a training text that takes longer than `seconds` to look
-    through, as a store does, some chunks are, evenly spaced.
+    The known ones are of the run's own training text. Patterns are left out, and what occurs often
+    in all that it learned, and of the new text what also occurs there. Of texts that take longer
+    than `seconds` to look through, as a store does, some chunks are, evenly spaced.
     """
-    text = TokenText(opened.training(), opened.tokenizer)
+    texts = [TokenText(tokens, opened.tokenizer) for tokens in opened.learned()]
     in_time = max(TOKENS_PER_SECOND * seconds / 4, CHUNK_TOKENS)
-    every = max(math.ceil(len(text.tokens) / in_time), 1)
+    every = max(math.ceil(sum(len(text.tokens) for text in texts) / in_time), 1)
 
-    def look(tokens: TokenIds, most_often: int) -> Share | None:
+    def look(tokens: TokenIds, part: str, most_often: int) -> Share | None:
         read = read_passages(
             opened.model,
             tokens,
@@ -147,20 +149,21 @@ def look_for_passages(opened: Model, seconds: float = math.inf) -> AtOnce | None
             opened.model.config.context_length,
             most=PASSAGES,
             seconds=seconds / 4,
+            counted=counted_targets(opened, part),
         )
-        return _share(read, tokens, opened, text, most_often, every)
+        return _share(read, tokens, opened, texts, most_often, every)
 
-    known = look(opened.training(), OFTEN)
+    known = look(opened.training(), "train", OFTEN)
     if known is None:
         return None
-    return AtOnce(known, look(opened.validation(), 0) or Share(0, 0, 0.0))
+    return AtOnce(known, look(opened.validation(), "validation", 0) or Share(0, 0, 0.0))
 
 
 def _share(
     read: Passages,
     tokens: TokenIds,
     opened: Model,
-    text: TokenText,
+    texts: Sequence[TokenText],
     most_often: int,
     every: int,
 ) -> Share | None:
@@ -169,11 +172,11 @@ def _share(
     suffixes = read.suffixes(tokens, opened.tokenizer)
     counted: NDArray[np.bool_] = ~patterns_of(suffixes)
     suspects = np.flatnonzero(counted & read.at_once)
-    if len(suspects):  # read the text only if there is something to look up
+    if len(suspects):  # read the texts only if there is something to look up
         said = [suffixes[i] for i in suspects.tolist()]
         shortest = min(len(characters(symbols)[1]) for symbols in said)
-        repeats = count_repeats(text, said, shortest, every)
-        # In a part of the text as much less often; but once is its own place.
+        repeats = sum(count_repeats(text, said, shortest, every) for text in texts)
+        # In a part of the texts as much less often; but once is its own place.
         often = max(most_often / every, min(most_often, 1))
         counted[suspects[repeats > often]] = False
     stretches = read.starts * FEWEST_BLOCKS // len(tokens)

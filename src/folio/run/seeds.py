@@ -11,14 +11,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
 from folio.config import read_toml
 from folio.evaluation.uncertainty import SeedNoise, seed_noise
 from folio.run.directory import Run, labels_of
+from folio.run.summary import text_of
 
+ENDED = ("finished", "patience")
+"""How a run ends whose loss says something of its recipe."""
 CHANCE = ("seed", "device")
 """Entries of a recipe that do not make it another one. So are the steps that a clock decided."""
 
@@ -30,10 +33,13 @@ class Seeds:
     names: list[str]
     losses: list[float]
     """Best validation loss of each, in nats per token."""
-    text_error: float | None
-    """Standard error of the first of them over texts, if it was measured."""
+    text_errors: list[float | None]
+    """Standard error of each over texts, if it was measured."""
     text: str
-    """What must be the same for the losses of two recipes to be compared: corpus and tokenizer."""
+    """What must be the same for the losses of two recipes to be compared: settings of corpus and
+    tokenizer, and what the sources held."""
+    left_out: list[str] = field(default_factory=list[str])
+    """Runs of the recipe that did not come to an end, and their states."""
 
     @property
     def label(self) -> str:
@@ -45,7 +51,8 @@ class Seeds:
 def group_by_recipe(compared: Sequence[Run], facts: Sequence[dict[str, Any]]) -> list[Seeds]:
     """Put the runs of one recipe together, in the order of their first runs.
 
-    Runs without an evaluation are left out, and those that repeat a seed.
+    Runs without an evaluation are passed over, and those that repeat a seed. Those that did not
+    come to an end are in `left_out`.
 
     Args:
         compared: the runs.
@@ -56,15 +63,19 @@ def group_by_recipe(compared: Sequence[Run], facts: Sequence[dict[str, Any]]) ->
         loss = fact["best_validation_loss"]
         if loss is None or not math.isfinite(loss):
             continue
-        recipe = read_toml(run.recipe_file)
-        same = _text_of(_without_chance(recipe))
+        recipe, read = read_toml(run.recipe_file), text_of(run)
+        same = _in_json([_without_chance(recipe), read])
         if (same, recipe["seed"]) in seen:
             continue
+        text = _in_json([recipe["corpus"], recipe["tokenizer"], read])
+        group = groups.setdefault(same, Seeds([], [], [], text))
+        if fact["state"] not in ENDED:
+            group.left_out.append(f"{label} ({fact['state']})")
+            continue
         seen.add((same, recipe["seed"]))
-        text = _text_of({key: recipe[key] for key in ("corpus", "tokenizer")})
-        group = groups.setdefault(same, Seeds([], [], fact["standard_error"], text))
         group.names.append(label)
         group.losses.append(loss)
+        group.text_errors.append(fact["standard_error"])
     return list(groups.values())
 
 
@@ -76,7 +87,7 @@ def _without_chance(recipe: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _text_of(value: Any) -> str:
+def _in_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
@@ -86,19 +97,22 @@ def over_seeds(groups: Sequence[Seeds]) -> list[str]:
 
     Nothing is said if no recipe has two seeds.
     """
+    left_out = [one for g in groups if len(g.names + g.left_out) > 1 for one in g.left_out]
+    found = [f"not among the seeds, being unfinished: {', '.join(left_out)}"] if left_out else []
+    groups = [group for group in groups if group.losses]
     noise = seed_noise([group.losses for group in groups])
     if noise is None:
-        return []
-    found = [_describe(group, noise) for group in groups if len(group.losses) > 1]
-    for other in groups[1:]:
-        if other.text == groups[0].text:
-            found.append(_compare(groups[0], other, noise))
-    return found
+        return found
+    described = [_describe(group, noise) for group in groups if len(group.losses) > 1]
+    first, *others = groups
+    compared = [_compare(first, other, noise) for other in others if other.text == first.text]
+    return found + described + compared
 
 
 def _describe(group: Seeds, noise: SeedNoise) -> str:
     n = len(group.losses)
-    texts = "" if group.text_error is None else f"; ± {group.text_error:.4f} over texts"
+    error = group.text_errors[0]
+    texts = "" if error is None else f"; ± {error:.4f} over texts"
     return (
         f"{group.label} differ in their seeds alone: {mean(group.losses):.4f} nats per token, "
         f"± {noise.error(n):.4f} over {n} models{texts}"

@@ -13,6 +13,19 @@ from folio.run.metrics import Event, of_kind
 from folio.run.ngrams import read_ngram_weights, told_loss
 
 
+def text_of(run: Run) -> dict[str, Any]:
+    """What two runs must have in common for their losses to be of one text: the contents of its
+    sources, whatever they are called, how it was divided, and its tokens.
+    """
+    corpus = run.corpus()
+    hashes = ("sha256", "file_sha256", "source")  # rows of a table and shards have no sha256
+    sources = [
+        (next(entry[name] for name in hashes if entry.get(name)), entry["characters"])
+        for entry in corpus.get("sources", ())
+    ]
+    return {"sources": sources, "split": corpus.get("split"), "tokens": corpus["tokens"]}
+
+
 def facts_of(run: Run, events: Sequence[Event]) -> dict[str, Any]:
     """Collect what a run was made of, how far it came and how well.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,18 @@ class Writer(ABC):
         there.
         """
         return [self.training(), *map(open_token_file, old_texts(self.run).files.values())]
+
+    def all_learned(self, most: int = sys.maxsize) -> TokenIds:
+        """(N,) the texts of `learned` as one, the oldest first, of more than `most` tokens the
+        last ones; in memory if there are several.
+        """
+        newest, *older = self.learned()
+        if not older:
+            return newest[-most:]
+        end = self.tokenizer.end_of_document
+        between = () if end is None else (np.array([end], newest.dtype),)
+        texts = [text[-most:] for old in older[::-1] for text in (old, *between)]
+        return np.concatenate([*texts, newest])[-most:]
 
     def validation(self) -> TokenIds:
         """(N,) token ids that the run held out; errors as in `training`."""

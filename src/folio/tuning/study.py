@@ -328,6 +328,8 @@ def loss_scale(study: Study, run: Run) -> float:
     """Factor from nats per token to the study's unit."""
     if study.config.unit == "nats per token":
         return 1.0
+    import numpy as np
+
     from folio.evaluation.score import bits_per_byte
     from folio.tokenizers import load
     from folio.tokens.loss_mask import open_loss_masks
@@ -343,5 +345,11 @@ def loss_scale(study: Study, run: Run) -> float:
     masks = open_loss_masks({"": run.tokens_file("validation.mask")}, tokenizer.fingerprint)
     for mask in masks.values():
         targets = targets[mask[1:] == 1]
+    if n_unknown := np.count_nonzero(targets == tokenizer.unknown):
+        raise UserError(
+            f"{n_unknown:,} tokens of the validation text are unknown to the vocabulary of "
+            f"{run.path}, so it has no bits per byte and cannot be compared. Leave character "
+            f"tokenizers out of the space."
+        )
     n_bytes = int(tokenizer.bytes_per_token[targets].sum())
     return bits_per_byte(len(targets), n_bytes)

@@ -34,6 +34,7 @@ from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
+from folio.run.summary import text_of
 from folio.storage import StorageError
 from folio.training.parts import Evaluation, Training
 from folio.training.state import TrainingState
@@ -66,7 +67,7 @@ def work(study: Study, should_stop: Callable[[], bool]) -> None:
     """Work until the study is finished or `should_stop` returns True.
 
     Raises:
-        UserError: every trial fails.
+        UserError: every trial fails, or the text was changed.
     """
     mend_journal(study)
     optuna_study = study.connect()
@@ -81,7 +82,7 @@ def work(study: Study, should_stop: Callable[[], bool]) -> None:
             with job.held:
                 if job.trial is not None:
                     run_trial(study, job, job.trial, should_stop)
-                elif not _run_repeat(job, should_stop):
+                elif not _run_repeat(study, job, should_stop):
                     given_up.add(job.run.name)
 
 
@@ -172,10 +173,30 @@ def _stop_if_all_fail(trials: list[FrozenTrial]) -> None:
 # ---- a trial -----------------------------------------------------------------------------
 
 
+class OtherTextError(UserError):
+    """The files of a study were changed, so that no further trial can be compared."""
+
+
 class QuietWatcher(Watcher):
-    """Watches a run of a study: its warnings go to the log, and it writes no sample."""
+    """Watches a run of a study: its warnings go to the log, it writes no sample, and must learn
+    from the text of the others.
+    """
 
     sample_tokens = 0
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+
+    def begin(self, run: Run, training: Training, state: TrainingState) -> None:
+        trials = map(self.study.trial_run, range(self.study.config.trials))
+        first = next((trial for trial in trials if trial.exists()), run)
+        # Their tokens differ where tokenizers are searched.
+        if text_of(first)["sources"] != text_of(run)["sources"]:
+            raise OtherTextError(
+                f"The text of the study {self.study.path} was changed: {run.path} holds another "
+                f"one than {first.path}. Put the old text back and remove {run.path}, or give "
+                f"another --name."
+            )
 
     def tell(self, line: str) -> None:
         say(line)
@@ -185,12 +206,14 @@ class TrialWatcher(QuietWatcher):
     """Reports each evaluation to Optuna, and asks whether to continue."""
 
     def __init__(self, study: Study, trial: Trial) -> None:
-        self.study, self.trial = study, trial
+        super().__init__(study)
+        self.trial = trial
         frozen = trial.study.get_trials(deepcopy=False)[trial.number]
         self.reported = set(frozen.intermediate_values)
         self.pruned = frozen.user_attrs.get("outcome") == "pruned"
 
     def begin(self, run: Run, training: Training, state: TrainingState) -> None:
+        super().begin(run, training, state)
         self.max_steps = training.config.max_steps
         self.scale = loss_scale(self.study, run)
         n_parameters = sum(parameter.numel() for parameter in training.model.parameters())
@@ -221,7 +244,7 @@ def run_trial(study: Study, job: Job, trial: Trial, should_stop: Callable[[], bo
         if not watcher.pruned:
             _train(job, watcher, lambda: watcher.pruned or should_stop())
         loss = final_loss(study, job.run)
-    except StorageError:  # of no trial's making; it stays open to be resumed
+    except (StorageError, OtherTextError):  # of no trial's making; it stays open to be resumed
         raise
     except Exception as error:  # whatever it is, the other trials may be fine
         traceback.print_exc()
@@ -250,12 +273,12 @@ def final_loss(study: Study, run: Run) -> float:
     return min(losses, default=math.inf) * loss_scale(study, run)
 
 
-def _run_repeat(job: Job, should_stop: Callable[[], bool]) -> bool:
+def _run_repeat(study: Study, job: Job, should_stop: Callable[[], bool]) -> bool:
     """Train a repeat; False if it failed."""
     try:
         set_aside_foreign_run(job)
-        _train(job, QuietWatcher(), should_stop)
-    except StorageError:
+        _train(job, QuietWatcher(study), should_stop)
+    except (StorageError, OtherTextError):
         raise
     except Exception:
         traceback.print_exc()
