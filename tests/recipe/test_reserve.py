@@ -8,7 +8,7 @@ import pytest
 
 from folio.errors import UserError
 from folio.recipe import train
-from folio.recipe.recipe import Recipe
+from folio.recipe.recipe import Recipe, save_recipe
 from folio.recipe.reserve import new_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
@@ -51,14 +51,16 @@ def test_a_name_that_exists_is_refused(book: Path, whole: Run):
 def test_a_start_that_was_killed_leaves_nothing_to_a_new_run_of_its_name(
     book: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ):
-    def killed(run: Run, recipe: Recipe) -> None:
-        raise KeyboardInterrupt
+    def killed(path: Path, recipe: Recipe) -> None:
+        if path.name == "recipe.toml":
+            raise KeyboardInterrupt
+        save_recipe(path, recipe)
 
     folder = runs_folder() / "again"
     folder.mkdir()  # a folder that was there is not removed, as after a kill
     (folder / "lock").touch()
     with monkeypatch.context() as patched:
-        patched.setattr(train, "write_recipe", killed)
+        patched.setattr(train, "save_recipe", killed)
         start = {"run": str(whole.path)}
         canaries = {"corpus": {"sources": [str(book)], "canaries": 3}}
         recipe = Recipe.of(**canaries, start=start, training={"minutes": 1.0})
