@@ -224,9 +224,7 @@ def storage_error(error: Exception, path: Path) -> StorageError:
 
 
 def _concerns(error: OSError, path: Path) -> bool:
-    """Whether the system refused something, and no other file than the one that is written, or a
-    folder of it.
-    """
+    """Whether the system refused the file that is written or a folder of it, not another file."""
     named = [Path(name) for name in (error.filename, error.filename2) if isinstance(name, str)]
     ours = path, *path.parents
     is_ours = not named or any(n in ours or n.name.startswith(f".{path.name}.") for n in named)
