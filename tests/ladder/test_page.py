@@ -67,7 +67,7 @@ def test_every_line_of_every_step_is_on_the_page_and_what_is_new_is_marked(page:
 
 
 def test_it_loads_nothing_and_every_region_that_scrolls_has_the_keyboard(page: str):
-    assert not re.search(r"<(script|link|iframe|img)\b|@import|url\(", page)
+    assert not re.search(r"<(script|link|iframe|img)\b|@import|url\((?!#)", page)
     assert page.count("<h1>") == 1 and page.count("<h2>") == len(STEPS) + 1
     for region in re.findall(r'<div class="wide"[^>]*><table class="beside">', page):
         assert 'tabindex="0" role="region" aria-label="Code of steps' in region

@@ -49,8 +49,10 @@ class Observer(Protocol):
         """Is called after each evaluation; `state` already says whether it was the best."""
 
     def paced(self, knot: Knot) -> None:
-        """Is called when the clock plans the rest again. `knot` says from which step on, and after
-        how many the run ends; it must be on disk before the call returns.
+        """Is called when the clock plans the rest again; on disk before the call returns.
+
+        Args:
+            knot: from which step on, and after how many the run ends.
         """
 
     def save(self, state: TrainingState) -> None:
