@@ -141,7 +141,7 @@ def _show_scores(records: list[Table], with_text: bool) -> None:
 
 
 def _table_of(baselines: list[Baseline]) -> str:
-    head = ["baseline, validation text", "kind", "nats per character", "bits per byte"]
+    head = ["baseline, validation text", "kind", "nats per\ncharacter", "bits per\nbyte"]
     cells = [
         [b.name, b.kind, f"{b.nats_per_character:.4f}", f"{b.bits_per_byte:.4f}"] for b in baselines
     ]
