@@ -79,6 +79,8 @@ def test_what_a_file_declares_goes_before_what_the_user_names_unless_it_is_wrong
     wrong = content.replace(b"cp1250", b"utf-8").replace(b"windows-1250", b"utf-8")
     assert read_as(path, "cp1250", wrong).documents[0].text.strip() == POLISH
     assert read_as(path, "cp1250", POLISH.encode()).documents[0].text.strip() == POLISH
+    ascii_alone = content.replace(b"cp1250", b"us-ascii").replace(b"windows-1250", b"us-ascii")
+    assert read_as(path, "cp1250", ascii_alone).documents[0].text.strip() == POLISH
 
 
 def test_bytes_that_the_encoding_of_the_user_lacks_are_told_and_unknown_ones_refused(
@@ -87,8 +89,9 @@ def test_bytes_that_the_encoding_of_the_user_lacks_are_told_and_unknown_ones_ref
     corpus = read_as(tmp_path / "a.html", "cp1250", b"caf\xe9 \x81")
     (warning,) = corpus.reading.warnings()
     assert "1 byte is not cp1250, as --corpus.encoding says, and became U+FFFD" in warning
-    with pytest.raises(UserError, match=r"corpus\.encoding must be 'auto' or a codec of Python"):
-        read_as(tmp_path / "a.html", "cp12500", b"caf\xe9")
+    for unknown in ("cp12500", "hex"):
+        with pytest.raises(UserError, match=r"corpus\.encoding must be 'auto' or a codec of Py"):
+            read_as(tmp_path / "a.html", unknown, b"caf\xe9")
 
 
 def test_letters_of_seven_bits_are_shifted_if_the_user_says_so(tmp_path: Path):

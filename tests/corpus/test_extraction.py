@@ -11,6 +11,7 @@ from folio.corpus import extraction
 from folio.corpus.corpus import CorpusConfig, read_documents
 from folio.corpus.extraction import Task
 from folio.corpus.formats.known import format_of
+from folio.corpus.reading import ReadingOptions, settings_of
 from folio.storage import cache_folder
 from tests.corpus.making import write
 
@@ -48,6 +49,9 @@ def test_the_cache_tells_contents_readers_their_versions_and_settings_apart():
     ]
     assert len({task.target, *(other.target for other in others)}) == 5
     assert replace(task, path=Path("b.html")).target == task.target
+    # What earlier versions read under the same settings is not read again.
+    assert settings_of(page, ReadingOptions()) == {}
+    assert settings_of(page, ReadingOptions(encoding="cp1250")) == {"encoding": "cp1250"}
 
 
 def test_long_reading_shows_how_far_it_is(

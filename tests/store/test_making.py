@@ -10,6 +10,7 @@ import signal
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -20,6 +21,7 @@ import pytest
 from folio.corpus.corpus import CorpusConfig, read_documents
 from folio.corpus.duplicates import DuplicatesConfig
 from folio.corpus.processes import LostError, Process
+from folio.corpus.reading import ReadingOptions
 from folio.errors import UserError
 from folio.recipe.expected_loss import anchor_file
 from folio.store import lost, making, plan, shard, worker
@@ -120,6 +122,17 @@ def test_a_second_command_makes_nothing_and_changes_nothing(
     _, made = make(one.path, sources)
     assert made.n_made == 0 and made.n_found == len(one.index()["shards"])
     assert {path: path.stat().st_mtime_ns for path in one.path.glob("*.bin")} == before
+
+
+def test_a_shard_is_named_by_the_reader_of_its_mailbox_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    inbox = tmp_path / "Inbox"
+    inbox.write_text("From - Tue Mar 12 14:05:00 2024\nSubject: Tea\n\nAt five.\n")
+    group, settings = plan.Group((str(inbox),), 99), (ReadingOptions(), "f", "none", 1)
+    before = group.key(*settings)
+    monkeypatch.setattr(plan, "MAILBOX", replace(plan.MAILBOX, revision=99))
+    assert group.key(*settings) != before
 
 
 def test_a_killed_process_loses_one_shard_which_alone_is_made_again(

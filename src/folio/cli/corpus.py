@@ -55,6 +55,7 @@ def corpus(
             file.write(report_page(report))
         say(f"{path}")
     if not json:
+        names = positional or ([] if "corpus.sources" in dict(flags) else config.sources)
         held_out = [("validation", path) for path in validation or []]
         words = [word for name, value in [*held_out, *flags] for word in (f"--{name}", value)]
-        say_next("corpus", CORPUS=shlex.join([*(positional or config.sources), *words]))
+        say_next("corpus", CORPUS=shlex.join([*names, *words]))

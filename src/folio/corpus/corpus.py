@@ -97,7 +97,7 @@ class CorpusConfig:
     """What is held out: the tail of each document; whole documents; or whole clusters (families) of
     similar documents. `auto` takes clusters if there are enough of them; otherwise it takes tails
     of documents that resemble no other, or of the longest ones if all are alike. What other
-    documents of a cluster repeat of a held-out tail is left out of the training text."""
+    documents of these clusters repeat of held-out tails is left out of the training text."""
 
     validation_fraction: float = 0.1
     """Share of the characters to hold out."""

@@ -201,8 +201,9 @@ def codec_of(head: bytes, encoding: str) -> Encoding:
     if encoding == "auto":
         return Encoding(codec, len(mark))
     try:
+        "".encode(encoding)  # some codecs of Python are of no text
         named = codecs.lookup(encoding).name
-    except LookupError:
+    except (LookupError, UnicodeError):
         raise UserError(
             f"corpus.encoding must be 'auto' or a codec of Python, such as utf-8, utf-16, latin-1 "
             f"or cp1252, got '{encoding}'."
@@ -245,7 +246,7 @@ def decode(data: bytes, named: str | None, notes: Notes) -> str:
     if named:
         # Some codecs of Python decode no text, or take no `replace`; a name may hold a NUL.
         with suppress(LookupError, ValueError):
-            codec = SUPERSETS.get(codecs.lookup(named).name, named)
+            codec = named if of_user else SUPERSETS.get(codecs.lookup(named).name, named)
             text = data.decode(codec, errors="strict" if of_user else "replace")
             notes.warnings += _not_as_named(text, f"{named}, as it says")
             return text

@@ -103,7 +103,7 @@ def passages_of(
         notes: records what is left out.
     """
     read = known.load()
-    notes.encoding = settings["encoding"]
+    notes.encoding = settings.get("encoding", "auto")
     own = {name: settings[name] for name in known.settings}
     if known.takes == "rows":
         with open_lines(path, settings["encoding"], notes) as lines:

@@ -217,11 +217,13 @@ def _size(file: SourceFile) -> int:
 
 def settings_of(known: Format, options: ReadingOptions) -> dict[str, Any]:
     """The settings on which the text that is read of a format depends."""
-    names = {"encoding", *known.settings}
+    names = {*known.settings}
     if known.takes == "rows":
-        names.add("text_column")
+        names |= {"text_column", "encoding"}
     elif known is TIKA:
         names.add("tika")
+    if options.encoding != "auto":
+        names.add("encoding")
     return {name: getattr(options, name) for name in names}
 
 

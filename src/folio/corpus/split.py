@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from heapq import nlargest
 from itertools import chain
 from typing import Literal
 
@@ -13,6 +14,9 @@ from folio.corpus.leakage import shared_stretches
 from folio.errors import UserError
 
 SplitKind = Literal["auto", "tail", "documents", "clusters"]
+MOST_RESTS = 16
+"""Parts into which a document is divided at most, the longest ones: each is read from the start of
+the document."""
 SHORTEST_REST = 200
 """In characters; what is left of a document around held-out text is trained on if it is at least as
 long."""
@@ -286,7 +290,8 @@ def without_held_out(split: Split, family_of: dict[str, str]) -> Split:
         part
         for part in split.training
         if family_of[part.document.sha256] in cut
-        and documents != {part.document.sha256}  # what a text repeats of itself stays
+        # What a text repeats of itself stays, where it is the only one that is cut.
+        and documents != {part.document.sha256}
         and not part.document.is_conversation
     ]
     if split.kind != "tail" or not related:
@@ -317,6 +322,7 @@ def _without(part: Part, edges: list[int]) -> tuple[list[Part], list[Part]]:
         return [part], []
     edges = [0, *edges, len(part)]
     rests = [(a, b) for a, b in zip(edges[::2], edges[1::2]) if b - a >= SHORTEST_REST]
+    rests = sorted(nlargest(MOST_RESTS, rests, key=lambda rest: rest[1] - rest[0]))
     edges = [0, *chain.from_iterable(rests), len(part)]
     gone = [(a, b) for a, b in zip(edges[::2], edges[1::2]) if a < b]
     kept, left_out = (

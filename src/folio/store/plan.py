@@ -11,7 +11,8 @@ from typing import Any
 
 from folio.corpus.extraction import missing_library
 from folio.corpus.files import Findings, find_files, is_source, printable
-from folio.corpus.formats.known import Format, format_of, without_compression
+from folio.corpus.formats.first_look import is_mailbox
+from folio.corpus.formats.known import MAILBOX, Format, format_of, without_compression
 from folio.corpus.reading import ReadingOptions
 from folio.errors import UserError
 from folio.storage import sha256_of
@@ -112,4 +113,5 @@ def _grouped(paths: Iterator[tuple[str, int]]) -> Iterator[Group]:
 
 
 def _format(path: str) -> Format | None:
-    return format_of(without_compression(path))
+    name = Path(without_compression(path)).name
+    return format_of(name) or (MAILBOX if is_mailbox(name, Path(path)) else None)

@@ -66,6 +66,7 @@ def test_org_gives_headings_prose_code_and_tables(tmp_path: Path):
         (":END:\nSun.\n", ":END:\nSun.\n"),
         ("#+begin_comment\nSaid.\n* Two\nSun.\n", "Said.\nTwo\nSun.\n"),
         ("#+begin_export html\nSaid.\n#+end_comment\n", "Said.\n#+end_comment\n"),
+        (":PROPERTIES:\n:ID: 0f3a\n:Effort:\n:END:\nSun.\n", "Sun.\n"),
         ("#+begin_comment\nno\n:smile:\n#+end_comment\nSun.\n", "Sun.\n"),
     ],
 )

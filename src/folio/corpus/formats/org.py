@@ -19,6 +19,7 @@ _HIDDEN_BLOCKS = ("comment", "export")
 _VERBATIM_BLOCKS = ("src", "example")
 _COMMENT = re.compile(r"\s*#(\s|$)")
 _DRAWER = re.compile(r"\s*(:)[\w-]+:\s*$")
+_PROPERTIES = re.compile(r"\s*:properties:\s*$", re.IGNORECASE)
 _DRAWER_END = re.compile(r"\s*(:)end:\s*$", re.IGNORECASE)
 _PLANNING = re.compile(r"\s*(?:SCHEDULED|DEADLINE|CLOSED|CLOCK):")
 _RULE = re.compile(r"\s*\|[-+]+\|\s*$")
@@ -28,7 +29,7 @@ _EMPHASIS = re.compile(r"(?<![\w*/_=~+])([*/_=~+])(\S(?:[^\n]{0,200}?\S)?)\1(?![
 
 
 def read_org(lines: Iterable[str], column: str, notes: Notes) -> Iterator[Passage]:
-    """Read the text of a file, line by line."""
+    """Read the text of a file, all of whose lines are held in memory."""
     block = ""
     in_drawer = False
     texts = [line.rstrip("\r\n") for line in lines]
@@ -81,7 +82,10 @@ def _closed(texts: Sequence[str]) -> set[int]:
             if end[1].lower() in begun:
                 closed.add(begun.pop(end[1].lower()))
         elif begin := _BEGIN.match(text) or _DRAWER.match(text):
-            begun[begin[1].lower()] = i
+            name = begin[1].lower()
+            is_property = name in begun and _PROPERTIES.match(texts[begun[name]])
+            if not is_property:  # one without a value looks like the beginning of a drawer
+                begun[name] = i
     return closed
 
 

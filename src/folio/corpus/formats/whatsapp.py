@@ -44,7 +44,7 @@ _EDITED = (
     "Ce message a été modifié|Questo messaggio è stato modificato|Mensagem editada"
 )
 _BESIDE = re.compile(
-    rf"\s*(?:{_MARK}<[^<>]*>|<(?:{_EDITED})\.?>)\s*$|"
+    rf"(?<!\s)\s*(?:{_MARK}<[^<>]*>|<(?:{_EDITED})\.?>)\s*$|"
     rf"^(?:{_MARK}[^\n]+|[A-Z]{{3}}-\d[\w-]*)\.\w{{2,5}} \([^()\n]+\)(?:\n|$)"
 )
 """What the app adds to a message: that it was edited, the name of a file. Without the mark, only
@@ -59,12 +59,14 @@ def begins_as_chat(head: bytes) -> bool:
     """Whether a file that begins with these bytes is such an export: its first lines hold two
     messages, and most heads name who speaks, unlike dates in a diary.
     """
-    lines = head[: FIRST_LINES * LINE_BYTES].decode("utf-8-sig", "replace").splitlines()
-    heads = [_HEAD.match(line) for line in filter(str.strip, lines)]
-    found = list(filter(None, heads))
+    decoded = head[: FIRST_LINES * LINE_BYTES].decode("utf-8-sig", "replace")
+    lines = list(filter(str.strip, decoded.splitlines()))
+    first = [_HEAD.match(line) for line in lines[:FIRST_LINES]]
+    if not any(first[:1]) or sum(map(bool, first)) < 2:
+        return False
+    found = list(filter(None, map(_HEAD.match, lines)))
     n_spoken = sum(_SPEAKER.match(head.string, head.end()) is not None for head in found)
-    begins_with_messages = heads[:1] != [None] and sum(map(bool, heads[:FIRST_LINES])) > 1
-    return begins_with_messages and 2 * n_spoken > len(found)
+    return 2 * n_spoken > len(found)
 
 
 def read_whatsapp(
