@@ -125,6 +125,7 @@ def test_an_import_that_was_killed_before_its_recipe_is_made_again(
     (tmp_path / "back" / "lock").touch()
     with monkeypatch.context() as patched:
         patched.setattr("folio.export.importing.save_recipe", killed)
+        patched.setattr("folio.recipe.reserve._give_up", lambda run: None)
         with pytest.raises(KeyboardInterrupt):
             import_run(exported, "back", folder=tmp_path)
     assert (tmp_path / "back" / "ngrams.json").exists()

@@ -93,7 +93,10 @@ def test_a_leaky_split_is_warned_of_and_its_clean_part_and_other_texts_are_score
     assert f" targets, {share:.1%} of them unknown)" in str(losses["out-of-domain"])
     assert read_held_out(result.run)[2] == losses["out-of-domain"]
     assert 0 < losses["novel subset"].targets < losses["validation"].targets
-    assert json.loads(result.run.held_out_file.read_text())[2]["name"] == "out-of-domain"
+    records = result.run.held_out_file.read_text()
+    assert json.loads(records)[2]["name"] == "out-of-domain"
+    result.run.held_out_file.write_text(records.replace("out-of-domain", "elsewhere"))  # as before
+    assert read_held_out(result.run)[2] == losses["out-of-domain"]
     card = result.run.card_file.read_text()
     assert "loss, novel subset" in card and "loss, out-of-domain" in card
     leakage = result.run.corpus()["leakage"]["after"]

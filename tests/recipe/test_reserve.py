@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from folio.errors import UserError
-from folio.recipe import train
+from folio.recipe import reserve, train
 from folio.recipe.recipe import Recipe, save_recipe
 from folio.recipe.reserve import new_run
 from folio.recipe.train import train_recipe
@@ -61,6 +61,7 @@ def test_a_start_that_was_killed_leaves_nothing_to_a_new_run_of_its_name(
     (folder / "lock").touch()
     with monkeypatch.context() as patched:
         patched.setattr(train, "save_recipe", killed)
+        patched.setattr(reserve, "_give_up", lambda run: None)  # nothing runs after a kill
         start = {"run": str(whole.path)}
         canaries = {"corpus": {"sources": [str(book)], "canaries": 3}}
         recipe = Recipe.of(**canaries, start=start, training={"minutes": 1.0})
@@ -73,6 +74,18 @@ def test_a_start_that_was_killed_leaves_nothing_to_a_new_run_of_its_name(
     assert {x.name for x in (again.path / "tokens").iterdir()} == {
         x.name for x in (whole.path / "tokens").iterdir()
     }
+
+
+def test_a_start_that_failed_is_no_killed_one_whose_files_may_be_removed(book: Path):
+    mine = runs_folder() / "mine"
+    mine.mkdir(parents=True)
+    with pytest.raises(UserError, match="There is no file"):
+        train_recipe(Recipe.of(corpus={"sources": ["nothing.txt"]}), "mine", Watcher())
+    assert not list(mine.iterdir())
+    (mine / "tokenizer.json").write_text("{}")  # by the user
+    with pytest.raises(UserError, match="is there and is not a run"):
+        train_recipe(recipe_of(book), "mine", Watcher())
+    assert (mine / "tokenizer.json").exists()
 
 
 def test_what_a_run_left_that_lost_its_recipe_is_not_replaced(book: Path, whole: Run):

@@ -382,6 +382,8 @@ def test_how_often_a_longer_run_evaluates_is_said_in_one_of_two_ways(book: Path)
         run = train_recipe(recipe_of(book, **changes), f"said-{number}", Watcher()).run
         resumed(run, {"training": {"max_steps": 28, **changed}}, Watcher())
         assert read_recipe(run).training.evaluation_interval == 7
+        resumed(run, {"training": {"max_steps": 42}}, Watcher())  # what was said stays said
+        assert read_recipe(run).training.evaluation_interval == (7 if number == 1 else 11)
 
 
 def test_a_run_that_does_not_know_what_was_asked_for_keeps_what_it_has(book: Path, whole: Run):

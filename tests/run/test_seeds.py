@@ -53,6 +53,14 @@ def test_runs_that_differ_in_seed_and_device_alone_are_one_group(tmp_path: Path)
     ]
 
 
+def test_counts_that_a_later_version_adds_make_no_other_text(tmp_path: Path):
+    one, other = run_of(tmp_path, "a1", 1, 1.5), run_of(tmp_path, "a2", 2, 1.6)
+    corpus = other[0].corpus()
+    corpus["tokens"]["lost_bytes"] = [0, 90]
+    write_json(other[0].corpus_file, corpus)
+    assert [group.names for group in grouped(one, other)] == [["a1", "a2"]]
+
+
 def test_steps_that_a_clock_decided_make_no_other_recipe(tmp_path: Path):
     timed = [run_of(tmp_path, f"t{i}", i, 1.0, pace=[f"0:{i}"], steps=i) for i in (1, 2)]
     asked = [run_of(tmp_path, f"s{i}", i, 1.0, steps=i) for i in (1, 2)]

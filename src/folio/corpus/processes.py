@@ -147,12 +147,15 @@ class Pool(Generic[W]):
         self.local = threading.local()
         self.start = start
         self.workers: list[W] = []
+        self.stopped = False
+        """Whether nobody waits for answers any more."""
 
     def __enter__(self) -> Pool[W]:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *rest: Any) -> None:
         if error is not None:  # nobody waits for what is being worked on
+            self.stopped = True
             self.threads.shutdown(wait=False, cancel_futures=True)
             for worker in list(self.workers):
                 worker.stop()
@@ -165,9 +168,15 @@ class Pool(Generic[W]):
         return self.threads.submit(self._run, work, *arguments)
 
     def worker(self) -> W:
-        """The process of this thread; a new one if it was lost."""
+        """The process of this thread; a new one if it was lost.
+
+        Raises:
+            LostError: it was lost since nobody waits for it any more.
+        """
         worker = getattr(self.local, "worker", None)
         if worker is None or worker.ended:
+            if self.stopped:
+                raise LostError(late=False)
             worker = self.local.worker = self.start()
             self.workers.append(worker)
         return worker

@@ -45,6 +45,7 @@ def _reserve(recipe: Recipe, name: str | None, folder: Path) -> tuple[Run, ExitS
                 raise
             _refuse_existing(run)  # it may have been finished while nobody held the lock
             _remove_start(run)
+            held.callback(_give_up, run)
             return run, held.pop_all()
 
 
@@ -64,6 +65,13 @@ def _refuse_existing(run: Run) -> None:
             f"{run.path} is there and is not a run, so its files would be mixed with those of one. "
             f"Give another --name."
         )
+
+
+def _give_up(run: Run) -> None:
+    """Remove what a start wrote that failed, and the lock, by which a killed one is known."""
+    if not run.exists():
+        _remove_start(run)
+        run.lock_file.unlink(missing_ok=True)
 
 
 def _remove_start(run: Run) -> None:

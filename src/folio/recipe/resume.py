@@ -108,9 +108,8 @@ def resume_run(
         device_changes = overrides.get("device", {})
         left_open = _left_open(run, OF_BUDGET) if any(name in changes for name in BUDGETS) else {}
         fixed = {k: v for k, v in overrides.get("training", {}).items() if k not in BUDGETS}
-        asked = make_recipe(
-            to_table(before), left_open, {"training": fixed, "device": device_changes}
-        )
+        given: Table = {"training": fixed, "device": device_changes}
+        asked = make_recipe(to_table(before), left_open, given)
         require_installed(asked.training.log)
         tokenizer = load(run.tokenizer_file)
         parts = (run.tokens_file(part) for part in ("train", "validation"))
@@ -135,6 +134,7 @@ def resume_run(
             write_pace(run.pace_file, budget, training.pace.knots)
         if recipe != before:
             save_recipe(run.recipe_file, recipe)
+        _note_as_asked(run, given)
         if budget is None:  # only now: until then it is what the run goes on by
             run.pace_file.unlink(missing_ok=True)
         anew = bool(changes and ends) and ends[-1]["reason"] == "patience"
@@ -199,6 +199,17 @@ def _left_open(run: Run, names: Mapping[str, Sequence[str]]) -> Table:
         return {}
     asked = to_table(make_recipe(read_toml(run.asked_file)))
     return {table: {name: asked[table][name] for name in names[table]} for table in names}
+
+
+def _note_as_asked(run: Run, given: Table) -> None:
+    """Note the settings of a resume that a later one would take for Folio's choice otherwise."""
+    chosen = {**OF_BUDGET, "training": (*OF_BUDGET["training"], *OF_MEMORY["training"])}
+    kept = {
+        table: {name: value for name, value in given[table].items() if name in names}
+        for table, names in chosen.items()
+    }
+    if run.asked_file.exists() and any(kept.values()):
+        save_recipe(run.asked_file, make_recipe(read_toml(run.asked_file), kept))
 
 
 def _is_complete(run: Run, recipe: Recipe) -> bool:

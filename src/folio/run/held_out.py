@@ -32,6 +32,9 @@ ALONE = ", without n-grams"
 NAMES = {"elsewhere": "out-of-domain", "old": OLD_TEXT}
 """Token file -> name of its text, if different."""
 
+OLD_NAMES = {"clean part": "novel subset", "elsewhere": "out-of-domain"}
+"""Names in older files -> names of today."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -72,9 +75,10 @@ def read_held_out(run: Run) -> list[HeldOut]:
         return []
     names = [field.name for field in fields(HeldOut)]
     records = read_json(run.held_out_file, list)
-    return [
+    found = [
         HeldOut(**{name: x for name, x in record.items() if name in names}) for record in records
     ]
+    return [replace(text, name=OLD_NAMES.get(text.name, text.name)) for text in found]
 
 
 def evaluate_held_out(

@@ -20,10 +20,12 @@ def text_of(run: Run) -> dict[str, Any]:
     corpus = run.corpus()
     hashes = ("sha256", "file_sha256", "source")  # rows of a table and shards have no sha256
     sources = [
-        (next(entry[name] for name in hashes if entry.get(name)), entry["characters"])
+        (next((entry[name] for name in hashes if entry.get(name)), None), entry["characters"])
         for entry in corpus.get("sources", ())
     ]
-    return {"sources": sources, "split": corpus.get("split"), "tokens": corpus["tokens"]}
+    # Other counts of tokens were added from version to version.
+    tokens = {name: corpus["tokens"].get(name) for name in ("training", "validation", "tokenizer")}
+    return {"sources": sources, "split": corpus.get("split"), "tokens": tokens}
 
 
 def facts_of(run: Run, events: Sequence[Event]) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def _batches(path: Path, column: str, conversations: str) -> Iterator[Any]:
         return
     if (kind := what_is(head)) and not head.startswith(b"ARROW1"):
         raise UserError(f"it is {kind}")
-    with pyarrow.memory_map(str(path)) as source:
+    # Not mapped, since a map of all of it would count as memory of a process that may use so much.
+    with pyarrow.OSFile(str(path)) as source:
         if head.startswith(b"ARROW1"):
             opened = pyarrow.ipc.open_file(source)
             batches = map(opened.get_batch, range(opened.num_record_batches))
