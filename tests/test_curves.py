@@ -118,6 +118,8 @@ def test_a_series_that_rises_at_its_end_is_seen_to_rise():
     others = [Series("other", validation.x, [1.5] * 20)] * 20
     assert height_of([*others, validation])[1] > 4  # beside runs that did not overfit, too
     assert height_of([Series("a", [0, 10], [4.0, 1.0])])[1] > 4  # a fall of two points is all
+    twelve = Series("a", range(12), [9.0, *[2.5, 2.0] * 5, 2.0])
+    assert height_of([twelve])[1] < 3
 
 
 def test_the_fall_of_the_first_steps_is_cropped_and_not_drawn_level():

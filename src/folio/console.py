@@ -346,12 +346,14 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def columns(text: str) -> int:
-    """How many columns a text takes in a terminal, where characters of East Asia are wide.
+    """How many columns a text takes in a terminal, where characters of East Asia are wide, and
+    combining marks take none.
 
-    >>> columns("ab"), columns("漢字")
-    (2, 4)
+    >>> columns("ab"), columns("漢字"), columns("e\u0301")
+    (2, 4, 1)
     """
-    return len(text) + sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    shown = [c for c in text if not unicodedata.combining(c)]
+    return len(shown) + sum(unicodedata.east_asian_width(c) in "WF" for c in shown)
 
 
 def padded(text: str, width: int, right: bool = False) -> str:

@@ -19,6 +19,8 @@ LIGHT = ("#0072b2", "#c4500a", "#00805e", "#1c0a29", "#7a0bfb", "#4d1403")
 DARK = ("#56b4e9", "#f59e42", "#2ad1a3", "#fcfda1", "#b6fefc", "#ab8f59")
 """Colors of the series on a light and on a dark ground; those of few series come first. Told apart
 by those who do not see red, green or blue (after Okabe and Ito, https://jfly.uni-koeln.de/color/)."""
+FEW_POINTS = 10
+"""Of a series with fewer, none is cropped."""
 DASHES = ("none", "7 3", "2 3", "9 3 2 3", "12 4", "4 6")
 
 SHAPES = """
@@ -140,8 +142,8 @@ def in_words(series: Sequence[Series]) -> str:
 
 def height_of(series: Sequence[Series], levels: Iterable[float] = ()) -> tuple[float, float]:
     """The ends of the vertical axis, without the fall of the first steps, which would flatten
-    everything after it: a twentieth of the points of a series may lie above, the first ones, or the
-    highest of a noisy series. So one that rises at its end is seen to rise.
+    everything after it: a twentieth of the points of a series may lie above, or one of ten, the
+    first ones, or the highest of a noisy series. So one that rises at its end is seen to rise.
 
     Args:
         series: with finite y, each at least one.
@@ -151,7 +153,9 @@ def height_of(series: Sequence[Series], levels: Iterable[float] = ()) -> tuple[f
     later = [
         y
         for one in series
-        for y in (sorted(one.y, reverse=True) if one.noisy else one.y)[len(one.y) // 20 :]
+        for y in (sorted(one.y, reverse=True) if one.noisy else one.y)[
+            max(len(one.y) // 20, len(one.y) // FEW_POINTS and 1) :
+        ]
     ]
     low, high = _ends([min([*values, *levels]), max(later)])
     margin = 0.06 * (high - low)

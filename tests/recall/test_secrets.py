@@ -84,6 +84,7 @@ def test_dates_tables_constants_names_and_wrong_sums_are_none(text: str):
             "xoxb-12345678901-10987654321-pdFZKV8sk7",
         ),
         ("0456.12.34.56.78", "telephone number", "0456.12.34.56.78"),
+        ("2f1c-77aa-90be-cdef-abcd-1234", "key", "2f1c-77aa-90be-cdef-abcd-1234"),
     ],
 )
 def test_what_checks_out_is_found(text: str, kind: str, string: str):
@@ -118,6 +119,11 @@ def test_nothing_is_missed_or_told_twice_wherever_the_pieces_end():
     for size in (1, 13, 200, 399, 400, 401):
         pieces = [text[i : i + size] for i in range(0, len(text), size)]
         assert [(f.string, f.start) for f in find_in_pieces(pieces, ["watchword"])] == whole
+
+
+def test_given_strings_that_overlap_are_all_found():
+    found = find_in_pieces(["my abcdefghi here"], ["abcdef", "defghi"])
+    assert [(f.string, f.start) for f in found] == [("abcdef", 3), ("defghi", 6)]
 
 
 def test_masks_keep_the_length_and_hide_what_is_long_enough():

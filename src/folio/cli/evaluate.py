@@ -191,8 +191,8 @@ def _evaluate_texts(
     lost, of = tokenizer.lost_bytes(pieces)
     spelled = False
     if of and not lost:  # a vocabulary that lacks bytes, but none of these
-        whole = "".join(pieces).encode("utf-8", "surrogatepass")
-        spelled = tokenizer.decode_bytes(tokens, skip_special=True) == whole
+        text_bytes = "".join(pieces).encode("utf-8", "surrogatepass")
+        spelled = tokenizer.decode_bytes(tokens, skip_special=True) == text_bytes
     records = [{"text": names, **score.record(tokenizer, spelled)} for score in scores]
     if lost:
         say(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -133,15 +132,20 @@ def readable_pieces(pieces: Iterable[bytes]) -> list[tuple[str, int]]:
     """The text in pieces that can be read, each with its number of tokens: those that are a part of
     a character are one with those that end it.
 
-    >>> readable_pieces([b"a", b"\\xc3", b"\\xa9", b"\\xc3"])
-    [('a', 1), ('é', 2), ('\ufffd', 1)]
+    >>> readable_pieces([b"a", b"\\xc3", b"\\xa9", b"\\xff", b"b", b"\\xc3"])
+    [('a', 1), ('é', 2), ('\ufffd', 1), ('b', 1), ('\ufffd', 1)]
     """
     found, parts = list[tuple[str, int]](), list[bytes]()
     for piece in pieces:
         parts.append(piece)
-        with suppress(UnicodeDecodeError):
-            found.append((b"".join(parts).decode(), len(parts)))
-            parts = []
+        data = b"".join(parts)
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            if error.reason == "unexpected end of data":  # the next token may complete it
+                continue
+        found.append((data.decode(errors="replace"), len(parts)))
+        parts = []
     if parts:  # a character that the end of the context cuts
         found.append((b"".join(parts).decode(errors="replace"), len(parts)))
     return found

@@ -44,9 +44,10 @@ _HINTS = {
 }
 """What a line must contain to be searched for a kind, since a search takes several times as
 long."""
-_DATE = re.compile(r"([012]?\d|3[01])([./-])([012]?\d|3[01])\2\d{4}(?!\d)")
-_CODE = re.compile(r"(?=\w*\d)(?=\w*[A-Za-z]|\d{8})[A-Za-z\d]+")
-"""What words are not: digits with letters, or many of them."""
+_DAY = r"(?:0?[1-9]|[12]\d|3[01])"
+_DATE = re.compile(rf"\A{_DAY}([./-]){_DAY}\1(?:19|20)\d\d(?!\d)")
+_CODE = re.compile(r"(?=\w*\d)(?=\w*[A-Za-z]|\d{4})[A-Za-z\d]+")
+"""What words are not: digits with letters, or several of them."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def find_in_pieces(pieces: Iterable[str], strings: Sequence[str]) -> Iterator[Fo
         pieces: the text.
         strings: the user's own secrets.
     """
-    own = re.compile("|".join(map(re.escape, sorted(strings, key=len, reverse=True))))
+    longest_first = sorted(strings, key=len, reverse=True)
+    own = re.compile(f"(?=({'|'.join(map(re.escape, longest_first))}))")  # they may overlap
     carried = max([CARRIED, *(2 * len(string) for string in strings)])
     window, begin, told = "", 0, 0  # told: characters of the whole text that were looked at
     for text, is_last in _with_last(pieces):
@@ -86,7 +88,7 @@ def find_in_pieces(pieces: Iterable[str], strings: Sequence[str]) -> Iterator[Fo
         # What touches the end may go on in the next piece.
         safe = len(window) if is_last else max(len(window) - carried // 2, 0)
         matches = own.finditer(window) if strings else ()
-        hits = [Found(GIVEN, match[0], match.start()) for match in matches]
+        hits = [Found(GIVEN, match[1], match.start()) for match in matches]
         given = [(hit.start, hit.start + len(hit.string)) for hit in hits]
         hits += [
             hit
@@ -185,10 +187,10 @@ def _is_one(kind: str, string: str) -> bool:
         doubled = [d if i % 2 == 0 else sum(divmod(2 * d, 10)) for i, d in enumerate(digits)]
         return sum(doubled) % 10 == 0 and len(set(digits)) > 1
     if kind == "telephone number":
-        if re.fullmatch(r"\+\d+\.\d+", string) or _DATE.match(string):  # a number with its sign
+        if re.fullmatch(r"\+\d+\.\d+", string):  # a number with its sign
             return False
-        return 7 <= sum(c.isdigit() for c in string) <= 15
+        return 7 <= sum(c.isdigit() for c in _DATE.sub("", string)) <= 15
     if kind == "key":  # words that are joined are a name
-        codes = filter(_CODE.fullmatch, re.split("[-_]", string))
-        return 2 * sum(map(len, codes)) > len(string)
+        parts = re.split("[-_]", string)
+        return 2 * sum(map(len, filter(_CODE.fullmatch, parts))) >= sum(map(len, parts))
     return True
