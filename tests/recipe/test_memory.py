@@ -391,10 +391,12 @@ def test_windows_that_folio_chose_for_another_limit_are_chosen_anew_when_a_run_g
     assert windows_with(0.001, max_steps=13) == 2
     assert windows_with(0.003, max_steps=14) == 4
     assert windows_with(0.004, max_steps=15) == 0, "the whole batch"
-    assert windows_with(0.004, max_steps=16, micro_batch_size=2) == 2
-    monkeypatch.setattr("folio.recipe.memory.memory_limit", lambda *_: 500_000)
-    resume_run(run, {"training": {"max_steps": 17}}, Watcher())
-    assert read_recipe(run).training.micro_batch_size == 1, "the same device with less memory"
+    with monkeypatch.context() as patched:
+        patched.setattr("folio.recipe.memory.memory_limit", lambda *_: 500_000)
+        resume_run(run, {"training": {"max_steps": 16}}, Watcher())
+        assert read_recipe(run).training.micro_batch_size == 1, "the same device with less memory"
+    assert windows_with(0.004, max_steps=17, micro_batch_size=2) == 2
+    assert windows_with(0.003, max_steps=18) == 2, "which the user chose"
 
 
 def test_windows_that_the_user_chose_stay_when_a_run_goes_on(
