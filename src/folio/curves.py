@@ -154,7 +154,7 @@ def height_of(series: Sequence[Series], levels: Iterable[float] = ()) -> tuple[f
         y
         for one in series
         for y in (sorted(one.y, reverse=True) if one.noisy else one.y)[
-            max(len(one.y) // 20, len(one.y) // FEW_POINTS and 1) :
+            max(len(one.y) // 20, min(len(one.y) // FEW_POINTS, 1)) :
         ]
     ]
     low, high = _ends([min([*values, *levels]), max(later)])
