@@ -64,7 +64,8 @@ def evaluate(
         device: Device to compute on: cpu, or cuda or mps for a GPU, or auto.
         encoding: Encoding of the files.
         baselines: Also measure simpler models on the validation text: character frequencies,
-            n-grams, xz, PPMd.
+            n-grams, xz, PPMd. `exact, with the window and n-grams` also mixes in what followed the
+            same tokens in the training text, which shows how much counting would add.
         adaptive: Read the validation text once more, learning after each window as compressors do,
             by a mixture of copies with different learning rates, alone and mixed with counts; and
             by PPMd. Must not be compared with an exact loss.
@@ -99,6 +100,8 @@ def evaluate(
     if baselines:
         measured, sentence = _measure_baselines(opened, chosen, most, exact)
         sentences.append(sentence)
+        if exact:
+            sentences.append(_evaluate_beside(opened, records, measured, whole))
     others = list(measured)
     if adaptive:
         learning, compressed, sentence = _evaluate_adaptive(opened, chosen, whole, measured)
@@ -132,7 +135,7 @@ def _show_scores(records: list[Table], with_text: bool) -> None:
     names = [name for name in COLUMNS if any(name in record for record in records)]
     rows, before = list[list[str]](), None
     for record in records:
-        protocol = record["protocol"].removeprefix("exact, ")
+        protocol = record["protocol"].removeprefix("exact, ").removeprefix("with the window ")
         if with_text:
             is_new, before = record["text"] != before, record["text"]
             protocol = f"{before}, {protocol}" if is_new else f"  {protocol}"
@@ -257,6 +260,22 @@ def _measure_baselines(
     families = opened.run.families("validation")
     score = exact or opened.evaluate(opened.validation(), families, device, most=most)[0]
     return found, compare(score, found, old_texts(opened.run).missing)
+
+
+def _evaluate_beside(
+    opened: Model, records: list[Table], baselines: list[Baseline], whole: bool
+) -> str:
+    """Score the validation text with n-grams mixed in, below the other scores of it."""
+    from folio.run.baselines import compare_beside
+    from folio.run.beside_ngrams import ORDER, score_beside_ngrams
+
+    score = score_beside_ngrams(opened, 0 if whole else opened.tokens_in_minutes(ORDER), say)
+    if score is None:
+        return ""
+    of_validation = [i for i, record in enumerate(records) if record["text"] == "validation"]
+    record = {"text": "validation", **score.record(opened.tokenizer)}
+    records.insert(of_validation[-1] + 1, record)
+    return compare_beside(score, baselines)
 
 
 def _evaluate_adaptive(

@@ -108,17 +108,20 @@ def fit(windows: Sequence[Read]) -> Fit:
     """
     middle = len(windows) // 2
     halves = [join(windows[:middle]), join(windows[middle:])]
-    of_halves = [best_weights(*half[:3]) for half in halves]
+    of_halves = [found_on(half) for half in halves]
     alone, mixed = list[NDArray[np.float64]](), list[NDArray[np.float64]]()
-    for half, other, weights in zip(halves, halves[::-1], of_halves[::-1]):
-        rule = best_rule(likelihoods(other, weights), other.counts)
+    for half, (weights, rule) in zip(halves, of_halves[::-1]):
         alone.append(likelihoods(half, weights))
         mixed.append(mix_in_targets(alone[-1], half.counts, rule))
-    whole = join(halves)
-    weights = best_weights(*whole[:3])
-    rule = best_rule(likelihoods(whole, weights), whole.counts)
+    weights, rule = found_on(join(halves))
     losses = [float(-np.log(np.concatenate(parts)).mean()) for parts in (alone, mixed)]
     return Fit(weights, losses[0], rule, losses[1])
+
+
+def found_on(read: Read) -> tuple[Weights, WindowRule]:
+    """Find the weights, and beside them the rule, with the smallest loss on what was read."""
+    weights = best_weights(*read[:3])
+    return weights, best_rule(likelihoods(read, weights), read.counts)
 
 
 def likelihoods(read: Read, weights: Weights) -> NDArray[np.float64]:

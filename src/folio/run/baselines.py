@@ -38,6 +38,8 @@ FEWEST_CHARACTERS = 300
 """Of a validation text on which a model is compared with others; a compressor ends at a whole byte,
 which is a hundredth of so many."""
 
+LEARNS = "which learns from the text as it reads it"
+
 WINDOWS_APART = 1024
 """Of the validation text, evenly spaced, which PPMd reads apart; each takes some ten
 milliseconds."""
@@ -283,8 +285,7 @@ def compare(score: Score, baselines: list[Baseline], missing: str = "") -> str:
     def static(name: str) -> Baseline | None:
         return next((b for b in baselines if b.name.startswith(name) and b.kind == "static"), None)
 
-    learning = [b for b in baselines if b.name.startswith("PPMd") and b.kind == "adaptive"]
-    ppmd = min(learning, key=lambda b: b.nats_per_token, default=None)
+    ppmd = _best_learning(baselines)
     counting = [b for b in map(static, ("n-grams", "PPMd")) if b]
     table = min(counting, key=lambda b: b.nats_per_token, default=None)
     frequencies = static("character frequencies")
@@ -293,19 +294,16 @@ def compare(score: Score, baselines: list[Baseline], missing: str = "") -> str:
         return other is not None and other.nats_per_token - loss > surely
 
     def gap(other: Baseline) -> str:
-        if abs(loss - other.nats_per_token) <= surely:
-            return f"not told apart from {other.name} by this text"
-        return _gap(loss, other)
+        return _sure_gap(score, other)
 
     if missing:
         others = [b for b in (ppmd, table, frequencies) if b]
         other = next(filter(is_below, others), others[-1])
         return f"Your model is {gap(other)}{_unread(missing)}."
-    learns = "which learns from the text as it reads it"
     if ppmd is not None and is_below(ppmd):
-        return f"Your model is {gap(ppmd)}, {learns}: it learned more than spelling."
+        return f"Your model is {gap(ppmd)}, {LEARNS}: it learned more than spelling."
     if table is not None and is_below(table):
-        more = f", and is {gap(ppmd)}, {learns}" if ppmd else ""
+        more = f", and is {gap(ppmd)}, {LEARNS}" if ppmd else ""
         return f"Your model is {gap(table)}: it learned more than a table of spellings knows{more}."
     if table is not None and frequencies is not None and is_below(frequencies):
         return (
@@ -318,6 +316,19 @@ def compare(score: Score, baselines: list[Baseline], missing: str = "") -> str:
             f"counting characters tells. More steps come first."
         )
     return ""
+
+
+def compare_beside(score: Score, baselines: list[Baseline]) -> str:
+    """What a model's loss beside n-grams is worth, in a sentence; arguments as for `compare`."""
+    ppmd = _best_learning(baselines)
+    if ppmd is None:
+        return ""
+    return f"With its window and n-grams mixed in, it is {_sure_gap(score, ppmd)}, {LEARNS}."
+
+
+def _best_learning(baselines: list[Baseline]) -> Baseline | None:
+    learning = [b for b in baselines if b.name.startswith("PPMd") and b.kind == "adaptive"]
+    return min(learning, key=lambda b: b.nats_per_token, default=None)
 
 
 def compare_reading(score: Score, others: list[Baseline], missing: str = "") -> str:
@@ -333,6 +344,12 @@ def compare_reading(score: Score, others: list[Baseline], missing: str = "") -> 
 
 def _unread(missing: str) -> str:
     return f", which did not read {missing}" if missing else ""
+
+
+def _sure_gap(score: Score, other: Baseline) -> str:
+    if abs(score.nats_per_token - other.nats_per_token) <= SURE * score.standard_error:
+        return f"not told apart from {other.name} by this text"
+    return _gap(score.nats_per_token, other)
 
 
 def _gap(loss: float, other: Baseline) -> str:

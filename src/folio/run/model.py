@@ -82,9 +82,12 @@ class Model(Writer):
     @property
     def read_in_minutes(self) -> int:
         """How many tokens the model reads in a few minutes."""
-        work = self.config.n_parameters
-        if isinstance(self.model, GPTWithNGrams):
-            work += NGRAM_WORK * self.model.ngrams.order * self.config.vocab_size
+        model = self.model
+        return self.tokens_in_minutes(model.ngrams.order if isinstance(model, GPTWithNGrams) else 0)
+
+    def tokens_in_minutes(self, order: int) -> int:
+        """The same beside n-grams of up to so many tokens; 0 for none."""
+        work = self.config.n_parameters + NGRAM_WORK * order * self.config.vocab_size
         return max(int(MOST_WORK / work), 2)
 
     def reader(self, compiled: bool | None = None) -> Reader:
