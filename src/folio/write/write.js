@@ -27,7 +27,9 @@
 
   // Until the model has looked at what was typed, there is nothing to choose behind it.
   const stale = () => looked.length < 0 && place() === looked.tokens.length;
-  const visibleGhost = () => (paper.atEnd && settings.on("ghosts") && !away && !writing.running ? ghost : "");
+  const composing = () => paper.field.value !== known; // letters that are no text yet
+  const visibleGhost = () =>
+    (paper.atEnd && settings.on("ghosts") && !away && !writing.running && !composing() ? ghost : "");
 
   // The token at the caret; as many as there are stands for the one that would come next.
   function place() {
@@ -151,10 +153,10 @@
   }
 
   function typed(event) {
+    stop();
+    streamed = false; // what comes into the field now would end a composition
     if (event.isComposing) return paint();
     const text = paper.field.value, added = text.slice(known.length), now = Date.now();
-    stop();
-    streamed = false;
     const goesOn = ghost && added && text.startsWith(known) && ghost.startsWith(added) && ghost !== added;
     const rest = goesOn ? ghost.slice(added.length) : "";
     tree.edit(text, now - typedAt < TYPING && !/\n$|[.!?\u2026]\s+$/.test(known));
