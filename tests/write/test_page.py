@@ -195,31 +195,6 @@ def test_writing_on_can_be_stopped_and_goes_on_from_the_caret(opening: Opening):
     written(page, "A cat")
 
 
-def test_letters_that_are_being_composed_stay_while_the_model_writes(opening: Opening):
-    page = opening(following=[" w"] * 1000, milliseconds=5)
-    page.type("A")
-    page.key("Ctrl+Enter")
-    page.wait(f"{TEXT}.startsWith('A w w')")
-    page.send("Input.imeSetComposition", text="ni", selectionStart=2, selectionEnd=2)
-    stopped = page.run(TEXT)
-    assert re.fullmatch("A( w)+ni", stopped)
-    page.wait("document.getElementById('write').textContent === 'Write on'")
-    assert page.run(TEXT) == stopped
-    page.send("Input.insertText", text="\u4f60")
-    written(page, stopped.replace("ni", "\u4f60"))
-
-
-def test_no_ghost_stands_behind_letters_that_are_being_composed(opening: Opening):
-    page = opening()
-    page.type("A")
-    ghost(page, " one two three")
-    page.send("Input.imeSetComposition", text=" o", selectionStart=2, selectionEnd=2)
-    written(page, "A o")
-    ghost(page, "")
-    page.send("Input.insertText", text=" o")
-    ghost(page, "ne two three")
-
-
 def test_an_error_is_told_and_leaves_nothing_behind(opening: Opening):
     page = opening()
     page.type("It will fail")

@@ -183,11 +183,6 @@
     $("heard").textContent = "";
   }
 
-  function takeWord() {
-    const word = /^\s*\S+/.exec(ghost);
-    take(word ? word[0] : ghost);
-  }
-
   function choose(text) {
     const token = looked.tokens[place()];
     if (stale()) return;
@@ -344,12 +339,12 @@
   }
 
   const toChoices = () => ($("choices").focus(), paint(), true);
-  const word = () => visibleGhost() && (takeWord(), true);
+  const word = () => visibleGhost() && (take((/^\s*\S+/.exec(ghost) || [ghost])[0]), true);
   const KEYS = { // in the text
     Tab: () => visibleGhost() && (take(ghost), true),
     "Ctrl+ArrowRight": word,
     "Alt+ArrowRight": word,
-    Escape: () => halt() || (visibleGhost() && putAway()),
+    Escape: () => visibleGhost() && putAway(),
     "Ctrl+ ": toChoices,
     "Alt+ArrowDown": toChoices,
   };
@@ -358,10 +353,11 @@
     "Ctrl+Enter": always(() => write(1)),
     "Ctrl+Shift+Enter": always(() => write(settings.number("n"))),
     "Ctrl+z": always(undo),
-    "Ctrl+Shift+Z": always(redo),
+    "Ctrl+Shift+z": always(redo),
     "Ctrl+y": always(redo),
     "Alt+PageUp": always(() => walk(-1)),
     "Alt+PageDown": always(() => walk(1)),
+    Escape: halt,
     F1: always(() => $("keys").showModal()),
   };
 
@@ -407,9 +403,9 @@
     if (pressed(KEYS_ANYWHERE, event)) return;
     const typing = /^(TEXTAREA|INPUT)$/.test(event.target.tagName);
     if (event.key === "?" && !typing) $("keys").showModal();
-    const number = event.altKey && /^Digit[1-8]$/.test(event.code) ? Number(event.code[5]) : 0;
-    if (!side.nodes[number - 1]) return;
-    takeSide(side.nodes[number - 1]);
+    const node = side.nodes[digitWithAlt(event) - 1];
+    if (!node) return;
+    takeSide(node);
     event.preventDefault();
   };
   const clicks = {
