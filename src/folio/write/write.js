@@ -425,7 +425,7 @@
     if ($("file").files[0]) open($("file").files[0]);
     $("file").value = "";
   };
-  for (const kind of ["pagehide", "visibilitychange"]) addEventListener(kind, () => saving && keep());
+  for (const kind of ["pagehide", "visibilitychange"]) addEventListener(kind, () => (saving || writing.running) && keep());
   addEventListener("storage", (event) => {
     if (event.key === store.key && event.newValue !== store.kept) say("Another tab writes on this text, too; what is kept is what was written last.");
   });
