@@ -95,6 +95,13 @@ def test_a_browser_that_keeps_nothing_asks_without_a_key():
     assert ask(COMPLETE, event("a"), blocked=True)["heard"] == [{"index": 0, "text": "a"}]
 
 
+def test_a_character_that_the_last_token_only_begins_is_left_out():
+    said = {"choices": [{"index": 0, "text": "a\ufffd", "finish_reason": None}]}
+    last = {"choices": [{"index": 0, "text": "b\ufffd", "finish_reason": "length"}]}
+    stream = "".join(f"data: {json.dumps(one)}\n\n" for one in (said, last))
+    assert [one["text"] for one in ask(COMPLETE, stream)["heard"]] == ["a\ufffd", "b"]
+
+
 def test_offsets_are_those_of_javascript():
     look = {
         "tokens": [

@@ -104,7 +104,10 @@ function makeEngine({ model }) {
         if (event === "[DONE]") return;
         const said = JSON.parse(event);
         if (said.error) throw new Error(said.error.message);
-        for (const choice of said.choices) if (choice.text) onToken({ index: choice.index, text: choice.text });
+        for (const { index, text, finish_reason } of said.choices) {
+          const whole = finish_reason ? text.replace(/\ufffd$/, "") : text; // the last token may begin a character
+          if (whole) onToken({ index, text: whole });
+        }
       }
     },
   };
