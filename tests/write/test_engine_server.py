@@ -14,7 +14,8 @@ from tests.export.browsers import run_in_node
 ENGINE = (files("folio.write") / "engine_server.js").read_text(encoding="utf-8")
 FETCH = """
 const sent = [], fail = (message) => { throw new TypeError(message); };
-globalThis.sessionStorage = { getItem: () => given.blocked ? fail("It is blocked.") : given.key || null };
+const getItem = () => given.blocked ? fail("It is blocked.") : given.key || null;
+globalThis.sessionStorage = { getItem };
 const pieces = given.pieces.map((piece) => Uint8Array.from(piece));
 globalThis.fetch = async (path, { body, headers, signal }) => {
   sent.push([path, JSON.parse(body), headers]);
