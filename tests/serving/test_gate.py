@@ -79,6 +79,12 @@ def test_a_key_opens_and_nothing_else_does():
     assert status(gate, host="evil.example", authorization="Bearer secret") == 403
 
 
+def test_an_address_of_ipv6_is_known_however_it_was_written():
+    for host in ("2001:DB8::7", "2001:db8:0:0:0:0:0:7"):
+        gate = Gate(nothing, host, "secret")
+        assert status(gate, "/", host="[2001:db8::7]:8000") == 200, "as clients shorten it"
+
+
 def test_a_server_at_all_addresses_has_any_name_but_needs_the_key():
     gate = Gate(nothing, "0.0.0.0", "secret")
     assert status(gate, host="my-machine:8000", authorization="Bearer secret") == 200

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from folio.serving.connection import LimitedConnection
 from folio.serving.limits import Limits
 from folio.serving.served import Served
 from tests.serving.running import LONG, Running, post, received, serving, wait_for
@@ -32,6 +35,12 @@ def small(served: dict[str, Served]):
 
 def body(**fields: Any) -> bytes:
     return json.dumps({"model": "tiny", "prompt": "The ", "seed": 1, **fields}).encode()
+
+
+def large(stream: bool) -> bytes:
+    """A request that is answered by 9 MB."""
+    wanted = {"model": "bytes", "prompt": "é " * 80_000, "echo": True, "max_tokens": 0, "n": 16}
+    return post(json.dumps(wanted | {"stream": stream}, ensure_ascii=False).encode())
 
 
 @pytest.mark.parametrize(
@@ -197,12 +206,42 @@ def test_a_thousand_connections_that_ask_for_nothing_keep_nobody_out(small: Runn
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_does_not_read_is_let_go(small: Running, stream: bool):
     wait_for(lambda: small.metric("connections") == 1)
-    wanted = {"model": "bytes", "prompt": "é" * 100_000, "echo": True, "max_tokens": 0, "n": 16}
-    connection = small.send(post(body(**wanted, stream=stream)))  # 9.6 MB are the answer
-    connection.recv(100)
+    connection = small.send(large(stream))
+    assert connection.recv(100).startswith(b"HTTP/1.1 200")
     assert small.metric("connections") == 2
     wait_for(lambda: small.metric("connections") == 1)
     connection.close()
+
+
+def test_a_client_that_reads_slowly_gets_the_whole_answer(served: dict[str, Served]):
+    with serving(served, Limits(idle_seconds=0.1)) as running:
+        connection = running.send(large(stream=False))
+        data = connection.recv(1000)
+        time.sleep(1)  # longer than the next request is waited for
+        data += received(connection)
+    head, _, content = data.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert f"content-length: {len(content)}".encode() in head
+
+
+def test_a_client_is_let_go_when_it_read_nothing_between_two_looks():
+    class Transport:
+        waiting, aborted = iter([9, 5, 5, 5]), False
+
+        def get_write_buffer_size(self) -> int:
+            return next(self.waiting)
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    connection: Any = LimitedConnection.__new__(LimitedConnection)
+    connection.transport = Transport()
+    connection.loop = SimpleNamespace(call_later=lambda seconds, look, size: (look, size))
+    connection._wait_for_reader()
+    for ended in (False, True):
+        look, size = connection._stalled
+        look(size)
+        assert connection.transport.aborted == ended
 
 
 def test_whoever_finds_the_queue_full_is_told_to_come_again(small: Running, lasting: int):

@@ -74,6 +74,7 @@ def test_a_port_that_is_taken_is_an_error_with_a_way_out(
         assert f"port {port} cannot be listened at" in fails(capfd, "tiny", "--port", port)
     for port in ("70000", "-1"):
         assert "port must be 1 to 65535" in fails(capfd, "tiny", f"--port={port}")
+    assert "cannot be listened at" in fails(capfd, "tiny", "--host", "a..b", "--api-key", "k")
     assert "Did you mean 'tiny'" in fails(capfd, "tny")
 
 

@@ -13,16 +13,21 @@ from tests.export.browsers import run_in_node
 
 ENGINE = (files("folio.write") / "engine_server.js").read_text(encoding="utf-8")
 FETCH = """
-const sent = [];
-globalThis.sessionStorage = { getItem: () => given.key || null };
+const sent = [], fail = (message) => { throw new TypeError(message); };
+const getItem = () => given.blocked ? fail("It is blocked.") : given.key || null;
+globalThis.sessionStorage = { getItem };
 const pieces = given.pieces.map((piece) => Uint8Array.from(piece));
 globalThis.fetch = async (path, { body, headers, signal }) => {
   sent.push([path, JSON.parse(body), headers]);
+  if (given.status === 0) fail("Failed to fetch");
   return {
     ok: given.status === 200,
     status: given.status,
     json: async () => JSON.parse(given.answer),
-    body: new ReadableStream({ start(c) { pieces.forEach((p) => c.enqueue(p)); c.close(); } }),
+    body: new ReadableStream({ start(c) {
+      pieces.forEach((p) => c.enqueue(p));
+      if (!given.breaks) c.close();
+    }, pull() { if (given.breaks) fail("network error"); } }),
   };
 };
 const engine = makeEngine({ model: "a run" }), heard = [];
@@ -80,6 +85,22 @@ def test_an_error_is_told_in_the_words_of_the_server(status: int):
     stream = f"data: {json.dumps(error)}\n\n" if status == 200 else ""
     answer = ask(COMPLETE, stream, status=status, answer=json.dumps(error))
     assert answer["heard"] == ["No such run."]
+
+
+@pytest.mark.parametrize("how", [{"status": 0}, {"breaks": True}])
+def test_a_server_that_is_gone_is_called_so(how: dict[str, Any]):
+    assert ask(COMPLETE, event("a"), **how)["heard"][-1].startswith("The server cannot be reached.")
+
+
+def test_a_browser_that_keeps_nothing_asks_without_a_key():
+    assert ask(COMPLETE, event("a"), blocked=True)["heard"] == [{"index": 0, "text": "a"}]
+
+
+def test_a_character_that_the_last_token_only_begins_is_left_out():
+    said = {"choices": [{"index": 0, "text": "a\ufffd", "finish_reason": None}]}
+    last = {"choices": [{"index": 0, "text": "b\ufffd", "finish_reason": "length"}]}
+    stream = "".join(f"data: {json.dumps(one)}\n\n" for one in (said, last))
+    assert [one["text"] for one in ask(COMPLETE, stream)["heard"]] == ["a\ufffd", "b"]
 
 
 def test_offsets_are_those_of_javascript():

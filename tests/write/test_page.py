@@ -195,6 +195,19 @@ def test_writing_on_can_be_stopped_and_goes_on_from_the_caret(opening: Opening):
     written(page, "A cat")
 
 
+def test_what_was_written_stays_where_the_page_goes_while_the_model_writes(opening: Opening):
+    page = opening(following=[" w"] * 1000, milliseconds=5)
+    set_slider(page, "max_tokens", 1000)
+    page.type("A")
+    page.key("Ctrl+Enter")
+    page.wait("Object.values(localStorage).some((one) => one.includes(' w w'))")
+    n = page.run(f"{TEXT}.length")
+    page.wait(f"{TEXT}.length > {n} + 100")  # later
+    seen = page.run(TEXT)
+    page.reload()
+    page.wait(f"{TEXT}.startsWith({json.dumps(seen)})")
+
+
 def test_an_error_is_told_and_leaves_nothing_behind(opening: Opening):
     page = opening()
     page.type("It will fail")

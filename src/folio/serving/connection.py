@@ -57,18 +57,32 @@ class LimitedConnection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stalled = self.loop.call_later(self.limits.stalled_seconds, self.transport.abort)
+        self._wait_for_reader()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
+        self._wait_for_request()
 
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and self.is_idle:
             super().send_400_response(msg)
         else:
             self.transport.close()
+
+    def _wait_for_reader(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(
+            self.limits.stalled_seconds, self._end_if_stalled, unread
+        )
+
+    def _end_if_stalled(self, unread: int) -> None:
+        """Let a client go for which as many bytes wait as before; one that reads slowly may."""
+        if self.transport.get_write_buffer_size() >= unread:
+            self.transport.abort()
+        else:
+            self._wait_for_reader()
 
     def _wait_for_request(self) -> None:
         """Start a timer that received bytes do not reset, so that a head cannot trickle in."""
@@ -77,5 +91,5 @@ class LimitedConnection(H11Protocol):
         self._timer = self.loop.call_later(self.limits.idle_seconds, self._end_if_idle)
 
     def _end_if_idle(self) -> None:
-        if self.is_idle:
+        if self.is_idle and not self.flow.write_paused:  # then the end of an answer is still read
             self.transport.abort()

@@ -118,8 +118,12 @@ def is_unspecified(host: str) -> bool:
 
 
 def in_url(host: str) -> str:
-    """An address as it stands in a URL and in the header Host."""
-    return f"[{host}]" if ":" in host else host.lower()
+    """An address as it stands in a URL and in the header Host: IPv6 in its shortest form."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower()
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def _has_port(host: str) -> bool:

@@ -9,10 +9,22 @@
 const KEPT_KEY = "folio key"; // until the tab is closed
 const MOST_PROMPT = 60000; // in UTF-16 units, of 3 bytes at most
 
+function keptKey() {
+  try {
+    return sessionStorage.getItem(KEPT_KEY);
+  } catch { // this browser keeps nothing
+    return null;
+  }
+}
+
+function gone() { // or the request was left, and nobody hears
+  throw new Error("The server cannot be reached. Once it runs again, write on.");
+}
+
 async function ask(path, body, signal) {
-  const headers = { "Content-Type": "application/json" }, key = sessionStorage.getItem(KEPT_KEY);
+  const headers = { "Content-Type": "application/json" }, key = keptKey();
   if (key) headers.Authorization = `Bearer ${key}`;
-  const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal });
+  const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal }).catch(gone);
   if (response.ok) return response;
   if (response.status === 401) askForKey();
   let message = `The server answers ${response.status}.`;
@@ -30,7 +42,7 @@ function askForKey() {
   field.type = "password";
   field.autocomplete = "off";
   field.addEventListener("change", () => {
-    sessionStorage.setItem(KEPT_KEY, field.value.trim());
+    sessionStorage.setItem(KEPT_KEY, field.value.replace(/[^ -~]/g, "").trim()); // no key has what a header cannot carry
     location.reload();
   });
   label.append("API key of this server ", field);
@@ -60,7 +72,7 @@ async function* eventsOf(stream) {
   const reader = stream.getReader(), decoder = new TextDecoder();
   let rest = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch(gone);
     const lines = (rest + decoder.decode(value, { stream: !done })).split(/\r?\n/);
     rest = lines.pop();
     for (const line of lines) if (line.startsWith("data:")) yield line.slice(5).trim();
@@ -92,7 +104,10 @@ function makeEngine({ model }) {
         if (event === "[DONE]") return;
         const said = JSON.parse(event);
         if (said.error) throw new Error(said.error.message);
-        for (const choice of said.choices) if (choice.text) onToken({ index: choice.index, text: choice.text });
+        for (const { index, text, finish_reason } of said.choices) {
+          const whole = finish_reason ? text.replace(/\ufffd$/, "") : text; // the last token may begin a character
+          if (whole) onToken({ index, text: whole });
+        }
       }
     },
   };

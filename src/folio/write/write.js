@@ -27,7 +27,9 @@
 
   // Until the model has looked at what was typed, there is nothing to choose behind it.
   const stale = () => looked.length < 0 && place() === looked.tokens.length;
-  const visibleGhost = () => (paper.atEnd && settings.on("ghosts") && !away && !writing.running ? ghost : "");
+  const composing = () => paper.field.value !== known; // letters that are no text yet
+  const visibleGhost = () =>
+    (paper.atEnd && settings.on("ghosts") && !away && !writing.running && !composing() ? ghost : "");
 
   // The token at the caret; as many as there are stands for the one that would come next.
   function place() {
@@ -151,10 +153,10 @@
   }
 
   function typed(event) {
+    stop();
+    streamed = false; // what comes into the field now would end a composition
     if (event.isComposing) return paint();
     const text = paper.field.value, added = text.slice(known.length), now = Date.now();
-    stop();
-    streamed = false;
     const goesOn = ghost && added && text.startsWith(known) && ghost.startsWith(added) && ghost !== added;
     const rest = goesOn ? ghost.slice(added.length) : "";
     tree.edit(text, now - typedAt < TYPING && !/\n$|[.!?\u2026]\s+$/.test(known));
@@ -179,11 +181,6 @@
       paint();
     }
     $("heard").textContent = "";
-  }
-
-  function takeWord() {
-    const word = /^\s*\S+/.exec(ghost);
-    take(word ? word[0] : ghost);
   }
 
   function choose(text) {
@@ -342,12 +339,12 @@
   }
 
   const toChoices = () => ($("choices").focus(), paint(), true);
-  const word = () => visibleGhost() && (takeWord(), true);
+  const word = () => visibleGhost() && (take((/^\s*\S+/.exec(ghost) || [ghost])[0]), true);
   const KEYS = { // in the text
     Tab: () => visibleGhost() && (take(ghost), true),
     "Ctrl+ArrowRight": word,
     "Alt+ArrowRight": word,
-    Escape: () => halt() || (visibleGhost() && putAway()),
+    Escape: () => visibleGhost() && putAway(),
     "Ctrl+ ": toChoices,
     "Alt+ArrowDown": toChoices,
   };
@@ -356,10 +353,11 @@
     "Ctrl+Enter": always(() => write(1)),
     "Ctrl+Shift+Enter": always(() => write(settings.number("n"))),
     "Ctrl+z": always(undo),
-    "Ctrl+Shift+Z": always(redo),
+    "Ctrl+Shift+z": always(redo),
     "Ctrl+y": always(redo),
     "Alt+PageUp": always(() => walk(-1)),
     "Alt+PageDown": always(() => walk(1)),
+    Escape: halt,
     F1: always(() => $("keys").showModal()),
   };
 
@@ -405,9 +403,9 @@
     if (pressed(KEYS_ANYWHERE, event)) return;
     const typing = /^(TEXTAREA|INPUT)$/.test(event.target.tagName);
     if (event.key === "?" && !typing) $("keys").showModal();
-    const number = event.altKey && /^Digit[1-8]$/.test(event.code) ? Number(event.code[5]) : 0;
-    if (!side.nodes[number - 1]) return;
-    takeSide(side.nodes[number - 1]);
+    const node = side.nodes[digitWithAlt(event) - 1];
+    if (!node) return;
+    takeSide(node);
     event.preventDefault();
   };
   const clicks = {
@@ -427,7 +425,7 @@
     if ($("file").files[0]) open($("file").files[0]);
     $("file").value = "";
   };
-  for (const kind of ["pagehide", "visibilitychange"]) addEventListener(kind, () => saving && keep());
+  for (const kind of ["pagehide", "visibilitychange"]) addEventListener(kind, () => (saving || writing.running) && keep());
   addEventListener("storage", (event) => {
     if (event.key === store.key && event.newValue !== store.kept) say("Another tab writes on this text, too; what is kept is what was written last.");
   });
