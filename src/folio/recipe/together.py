@@ -39,8 +39,12 @@ def leading(group: Processes | None) -> Iterator[None]:
         if group is not None and not group.has_told:
             group.tell({"error": str(error)})
         raise
-    if group is not None and not group.has_told:
-        group.tell({"complete": True})
+    else:
+        if group is not None and not group.has_told:
+            group.tell({"complete": True})
+    finally:
+        if group is not None:
+            group.is_over = True
 
 
 def follow(group: Processes, should_stop: Callable[[], bool]) -> Result | None:
@@ -55,6 +59,7 @@ def follow(group: Processes, should_stop: Callable[[], bool]) -> Result | None:
         SystemExit: the first one has told what is wrong.
     """
     told = group.hear()
+    group.is_over = "run" not in told
     if "error" in told:
         raise SystemExit(2)
     if "complete" in told:
