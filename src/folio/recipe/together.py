@@ -32,7 +32,9 @@ from folio.training.state import TrainingState
 
 @contextmanager
 def leading(group: Processes | None) -> Iterator[None]:
-    """Have the others end, too, where this process ends before there is anything to train."""
+    """Have the others end, too, where this process ends before there is anything to train; behind
+    it the run of these processes is over.
+    """
     try:
         yield
     except BaseException as error:
