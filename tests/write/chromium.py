@@ -68,8 +68,12 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait(10)
+        try:
+            self.send("Browser.close", {})  # a killed one leaves a folder in the temporary one
+            self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait(10)
         os.close(self._in)
         os.close(self._out)
 

@@ -154,7 +154,7 @@ class Muon(Rule):
         for w, heights, m, v in zip(self.parameters, self.heights, self.momentum, self.mean_square):
             g = gradient_of(w)
             m.lerp_(g, 1 - keep)
-            ahead = m.lerp(g, 1 - keep)  # float32 would take a `keep` next to 1 for 1
+            ahead = g.lerp(m, keep)
             split = (torch.split(x, list(heights)) for x in (w, ahead, v))
             for matrix, u, mean_square in zip(*split):
                 self._move(matrix, orthogonalize(u), mean_square, lr)

@@ -90,7 +90,7 @@ def stacked_muon(rule: Muon, lr_scale: Tensor, _: Tensor) -> None:
     """Update as Muon does, all matrices of one shape at once."""
     config, gradients = rule.config, [gradient_of(w) for w in rule.parameters]
     torch._foreach_lerp_(rule.momentum, gradients, 1 - config.matrix_momentum)
-    ahead = torch._foreach_lerp(rule.momentum, gradients, 1 - config.matrix_momentum)
+    ahead = torch._foreach_lerp(gradients, rule.momentum, config.matrix_momentum)
     stacks: dict[torch.Size, list[tuple[Tensor, ...]]] = defaultdict(list)
     for heights, *of_one in zip(rule.heights, rule.parameters, ahead, rule.mean_square):
         for w, o, v in zip(*(torch.split(x.detach(), list(heights)) for x in of_one)):
