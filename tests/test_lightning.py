@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -125,6 +126,18 @@ def test_a_checkpoint_goes_on_where_it_was_saved(
     rest, parts = Losses(), from_recipe(recipe)
     fit(parts, rest, ckpt_path=str(tmp_path / "step=5.ckpt"), weights_only=False)
     assert rest.training == whole.training[5:], "to the last bit"
+
+
+def test_a_module_and_its_data_can_be_sent_to_a_process_that_is_spawned(text: Path):
+    from tests.fitting import from_recipe
+
+    module, data = from_recipe(recipe_of(text, "gpt2"))
+    copied, its_data = pickle.loads(pickle.dumps((module, data)))
+    batch = next(iter(its_data.train_dataloader()))
+    assert torch.equal(batch["inputs"], next(iter(data.train_dataloader()))["inputs"])
+    given = torch.as_tensor(batch["inputs"]), torch.as_tensor(batch["targets"])
+    losses = [each.parts.step.loss(each.model, *given).item() for each in (module, copied)]
+    assert losses[0] == losses[1]
 
 
 def test_each_process_of_several_computes_a_share_of_every_batch(text: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -40,6 +42,37 @@ def test_workers_are_gone_after_close():
     assert pids[0] == os.getpid() and len(set(pids)) == 3
     pool.close()
     assert all(has_ended(pid) for pid in pids[1:])
+
+
+class Dying:
+    """Notes in which process it is freed, once garbage is looked for."""
+
+    noted: ClassVar[list[int]] = []
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        self.noted.append(os.getpid())
+
+
+def test_a_worker_frees_no_garbage_of_its_parent():
+    """That may own a descriptor whose number the worker uses by then, or wait for a thread."""
+
+    def look(number: int, message: object) -> list[int]:
+        if number:
+            gc.collect()
+        return [pid for pid in Dying.noted if pid == os.getpid()]
+
+    gc.disable()
+    try:
+        Dying()
+        with ProcessPool(2, [[look]], lambda: None) as pool:
+            assert pool.run(0, [None, None])[1] == []
+    finally:
+        gc.enable()
+    gc.collect()
+    assert os.getpid() in Dying.noted
 
 
 def test_stopping_is_left_to_the_first_process():

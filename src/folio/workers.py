@@ -8,6 +8,7 @@ that its parent had, so a message is a few numbers; flat buffers of weights are 
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 import select
@@ -254,6 +255,9 @@ def _serve(
     prepare: Callable[[], None],
 ) -> None:
     """Answer messages until the other end is closed."""
+    # Garbage of the parent is not freed here: it would close descriptors that have other files by
+    # then, and wait for threads that only the parent has.
+    gc.freeze()
     end_with(parent)
     # Rank 0 decides when to stop; a lock that it holds must not outlive it in a fork.
     for stop in STOP_SIGNALS:

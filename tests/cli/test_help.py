@@ -17,8 +17,7 @@ from folio.cli.guides import GUIDES
 from folio.cli.main import VERBS, make_app, modules
 from folio.cli.overrides import settings_table, split_words
 from folio.config import settings
-from folio.recipe.recipe import Recipe
-from folio.recipe.resume import CHANGEABLE
+from folio.recipe.recipe import CHANGEABLE, Recipe
 from folio.run.directory import runs_folder
 from tests.cli.conftest import Folio
 
@@ -170,15 +169,33 @@ def test_a_verb_that_takes_settings_completes_each_of_them_once():
     assert {setting.name.replace(".", "_") for setting in settings(Recipe)} < set(names)
 
 
-def test_the_verbs_that_take_settings_and_no_others_complete_them():
+def tables_completed() -> dict[str, set[str]]:
+    """Verb -> the tables of a recipe whose settings a shell completes."""
     from folio.cli.completion import as_a_shell_sees
 
+    known = [setting.name for setting in settings(Recipe) if "." in setting.name]
     verbs = {verb: function_of(verb) for verb in VERBS}
     offered = {
         verb: inspect.signature(as_a_shell_sees(found)).parameters
         for verb, found in verbs.items()
         if inspect.isfunction(found)
     }
-    assert {"sample", "evaluate"} < offered.keys()
-    takers = {verb for verb, names in offered.items() if "model_n_layers" in names}
+    return {
+        verb: {name.partition(".")[0] for name in known if name.replace(".", "_") in names}
+        for verb, names in offered.items()
+    }
+
+
+def test_the_verbs_that_take_settings_and_no_others_complete_them():
+    tables = tables_completed()
+    assert {"sample", "evaluate"} < tables.keys()
+    takers = {verb for verb, found in tables.items() if found}
     assert takers == {"train", "plan", "resume", "corpus", "tokens", "tune"}
+
+
+def test_a_verb_completes_no_settings_that_it_refuses(folio: Folio):
+    tables = tables_completed()
+    assert tables["resume"] == set(CHANGEABLE) and "model" in tables["plan"]
+    assert tables["tokens"] == {"corpus", "tokenizer"}
+    refused = folio("tokens", "book.txt", "--into", "store", "--model.n-layers", "2")
+    assert refused.code == 2 and "corpus and tokenizer, got --model" in refused.err

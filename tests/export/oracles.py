@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import urllib.request
 import warnings
 from collections.abc import Generator, Sequence
@@ -17,11 +16,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from folio.storage import cache_folder
+
 
 @cache
 def transformers() -> Any:
     """Loaded once, without a network, and with a cache of its own."""
-    folder = tempfile.mkdtemp(prefix="folio-hf-")
+    folder = str(cache_folder() / "hf")  # in a test that is one of pytest's, which it removes
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": folder, "TOKENIZERS_PARALLELISM": "false"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

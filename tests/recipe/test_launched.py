@@ -6,6 +6,7 @@ Which test shows what of many processes: tests/recipe/test_launched_torture.py.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 from itertools import count
@@ -16,12 +17,13 @@ import pytest
 
 from folio.errors import UserError
 from folio.recipe.resume import resume_run, train_or_go_on
+from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.checkpoint import list_checkpoints
 from folio.run.directory import Run, runs_folder
 from folio.training import distributed
 from folio.training.distributed import Processes
-from folio.workers import forks
+from folio.workers import ProcessPool, forks
 from tests.recipe.test_resume import recipe_of
 from tests.training import test_distributed
 
@@ -82,6 +84,32 @@ def test_two_processes_stop_together_and_one_and_three_go_on(book: Path, tmp_pat
     assert result is not None and result.ending == "finished"
     assert losses_of(run) == pytest.approx(losses_of(whole.run), rel=5e-4)
     assert result.state.tokens == whole.state.tokens
+
+
+def test_processes_meet_again_for_each_run_of_a_program(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    told = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+    for name, value in (told | {"FOLIO_TIMEOUT": "60"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "_joined", None)
+    recipe = recipe_of(book, **SHORT)
+
+    def program(rank: int, _: None) -> list[int | None]:
+        os.environ["RANK"] = str(rank)
+        results = [
+            train_recipe(recipe, "one", Watcher()),
+            resume_run(Run(runs_folder() / "one"), {}, Watcher()),  # it is complete
+            train_recipe(recipe, "two", Watcher()),
+        ]
+        return [result and result.state.step for result in results]
+
+    with ProcessPool(2, [[program]], lambda: None) as pool:
+        assert pool.run(0, [None, None]) == [[8, None, 8]] * 2
+    one, two = (losses_of(Run(runs_folder() / name)) for name in ("one", "two"))
+    assert one == two
 
 
 def test_only_the_first_process_writes(book: Path, tmp_path: Path):

@@ -18,6 +18,7 @@ from folio.run.directory import Run, find_run
 from folio.training import distributed
 from folio.training.distributed import Processes
 from folio.workers import forks
+from tests.loggers.keeping import Kept, log_with
 from tests.recipe.test_resume import recipe_of, stop_at
 from tests.training.test_fsdp_step import together
 
@@ -43,6 +44,19 @@ def begin(recipe: Recipe, folder: Path) -> None:
             distributed._joined = None  # pyright: ignore[reportPrivateUsage]
 
     assert together(2, folder, work) == ["interrupted", "interrupted"]
+
+
+@pytest.mark.parametrize(("sharding", "n_samples"), [("optimizer", 1), ("full", 0)])
+def test_loggers_are_shown_no_sample_of_weights_that_have_changed_since(
+    sharding: str, n_samples: int, book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of a divided model the first process has the weights of the last checkpoint."""
+    monkeypatch.setattr("folio.recipe.train.require_installed", lambda names: None)
+    log_with(monkeypatch, kept := Kept())
+    training = SHORT | {"sharding": sharding, "log": ["wandb"]}
+    begin(recipe_of(book, model=EXACT, training=training), tmp_path)
+    assert kept.steps("evaluation/validation_loss") == kept.steps("learned/memory_bytes") == [3]
+    assert len(kept.texts) == n_samples
 
 
 @pytest.mark.parametrize("sharding", ["optimizer", "full"])

@@ -406,7 +406,9 @@ def test_a_file_that_crashes_or_hangs_its_reader_is_left_out_alone_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "bad_reader.py").write_text(WORKER_WITH_BAD_READER)
+    (temporary := tmp_path / "temporary").mkdir()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr(making, "Process", lambda _, **given: Process("bad_reader", **given))
     monkeypatch.setattr(making, "_worker", lambda: Process("bad_reader"))
     monkeypatch.setattr(plan, "SHARD_BYTES", 1 << 20)
@@ -426,7 +428,8 @@ def test_a_file_that_crashes_or_hangs_its_reader_is_left_out_alone_and_named(
     }
     texts = texts_in(store, "train") + texts_in(store, "validation")
     assert sorted(texts) == [f"The text {name}." for name in ("a", "inside", "z")]
-    assert not [path for path in store.path.rglob("*") if path.name.endswith(".reading")]
+    left = [*store.path.rglob(".*"), *temporary.iterdir()]
+    assert not left, "what was unpacked, and which file was read"
 
 
 def test_a_process_that_hangs_is_ended_by_its_processor_time(

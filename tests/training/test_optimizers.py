@@ -120,6 +120,12 @@ def test_a_rule_moves_the_weights_as_torchs_own_does(
         torch.testing.assert_close(flat(ours), flat(theirs), rtol=1e-5, atol=1e-6)
 
 
+def test_a_momentum_of_muon_that_float32_takes_for_1_is_refused():
+    with pytest.raises(UserError, match=r"matrix_momentum must be 0 to 0\.99999, got 0\.99999998"):
+        config_of("muon", matrix_momentum=1 - 2e-8)
+    assert config_of("muon", matrix_momentum=0.99999).matrix_momentum == 0.99999
+
+
 @every_case
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_rule_of_the_parallel_step_moves_the_weights_as_the_plain_one_does(

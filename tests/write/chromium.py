@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -67,8 +68,12 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait(10)
+        try:
+            self.send("Browser.close", {})  # a killed one leaves a folder in the temporary one
+            self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait(10)
         os.close(self._in)
         os.close(self._out)
 
@@ -88,6 +93,8 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._in], [], [], PATIENCE)
+            assert ready, "the browser does not answer"
             got = os.read(self._in, 1 << 16)
             assert got, "the browser ended"
             self._rest += got

@@ -7,14 +7,19 @@ shell, each setting becomes a flag with its choices, and RUN the names in runs/.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib import import_module
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 from cyclopts import App, Parameter
 
+from folio.cli import tokens
 from folio.cli.overrides import Words
 from folio.config import settings
+from folio.recipe.recipe import CHANGEABLE, Recipe
+
+TABLES_OF = {"resume": CHANGEABLE, "tokens": tokens.TABLES}
+"""Verb -> the tables whose settings it takes, where it refuses those of others."""
 
 
 def completing(app: App, verbs: Iterable[tuple[str, str]]) -> App:
@@ -40,7 +45,8 @@ def as_a_shell_sees(verb: Callable[..., None]) -> Callable[..., None]:
         hint = Annotated[str, Parameter(completer=run_names)] if name == "run" else hints[name]
         parameters.append(given.replace(annotation=hint))
     if takes_settings:
-        parameters += [flag for flag in setting_flags() if flag.name not in hints]
+        tables = TABLES_OF.get(verb.__name__)
+        parameters += [flag for flag in setting_flags(tables) if flag.name not in hints]
 
     def complete(*words: Any, **flags: Any) -> None:
         raise AssertionError("a shell completes this verb, and calls the other")
@@ -51,11 +57,11 @@ def as_a_shell_sees(verb: Callable[..., None]) -> Callable[..., None]:
     return complete
 
 
-def setting_flags() -> Iterator[inspect.Parameter]:
-    """Each setting of a recipe as a flag."""
-    from folio.recipe.recipe import Recipe
-
+def setting_flags(tables: Collection[str] | None = None) -> Iterator[inspect.Parameter]:
+    """Each setting of a recipe as a flag; of some tables alone, if these are named."""
     for setting in settings(Recipe):
+        if tables is not None and setting.name.partition(".")[0] not in tables:
+            continue
         flag = f"--{setting.name.replace('_', '-')}"
         kind: Any = str
         if setting.annotation is bool:

@@ -14,7 +14,7 @@ from folio.run.directory import Run
 from folio.run.held_out import too_small
 from folio.run.ngrams import in_words, read_ngram_weights
 from folio.storage import json_text, read_json
-from folio.training.distributed import STOPPED, is_launched, join
+from folio.training.distributed import STOPPED, is_launched, joined
 from folio.training.pace import Knot
 from folio.training.parts import Ending, Evaluation, Training
 from folio.training.state import TrainingState
@@ -125,7 +125,7 @@ def leave_with(result: Result | None, json: bool, run: Run | None = None) -> Non
     Raises:
         SystemExit: the training was interrupted, and whoever launched it may start it again.
     """
-    group = join()
+    group = joined()
     if group is None or group.rank == 0:
         if result is not None:
             print_result(result, json)

@@ -28,7 +28,7 @@ DIGESTS: dict[str, str] = {
     "folio.model.normalization": "30776639ae18140a2042c292a9facd2b7559a8f1cd9cd9ca01b8a84014cf9c1f",
     "folio.model.positions": "0b90e1d61316250ff53265180795e75ef275e1a958885249333fc981b4d97bfa",
     "folio.training.gradients": "3fa058e50748eee9bb934537f3b577962387f280fcfa2ce6a80e1dd955dbe65c",
-    "folio.training.objective": "b5348fff690993ffa2c8b518a73ddac63d54b9cf05215c1fea2eb576ab0e4ab7",
+    "folio.training.objective": "8bb139d0aa3a0250552d9cf01a92a34c4c7360651a656b68ea75d83583eae25c",
     "folio.training.optimizers": "4821bb311e5ef4076ab201b79ab0c3e77bf9bf0b84fbd8ff590d7e6269241b24",
     "folio.training.step": "f499b798ad39494ca6f268f78a9d9ad02d309b81b4f9667e835d6bcabff896b8",
 }

@@ -24,6 +24,7 @@ from folio.run.directory import Run
 from folio.run.metrics import append_event
 from folio.run.writer import Writer
 from folio.tokenizers import Tokenizer, load
+from folio.training.fsdp_step import FSDPStep
 from folio.training.parts import Evaluation, Training
 from folio.training.state import TrainingState
 
@@ -49,12 +50,15 @@ class LearnedRecorder(Watcher):
             None if mask is None else np.asarray(mask) == 1,
         )
         self.sampled_at = 0.0
+        # Of a model that processes divide, the whole has the weights of the last checkpoint.
+        self.is_whole = not isinstance(training.step, FSDPStep)
 
     def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
         assert evaluation.validation_nll is not None, "the loop gives the nats of each target"
         classes, places = self.groups.losses(evaluation.validation_nll)
         seconds = max(SHARE * (state.seconds - self.sampled_at), LEAST_SECONDS)
         self.sampled_at = state.seconds
+        sample = {"sample": self._sample(seconds)} if self.is_whole else {}
         append_event(
             self.run.learned_file,
             {
@@ -63,7 +67,7 @@ class LearnedRecorder(Watcher):
                 "classes": classes,
                 "places": places,
                 "memory_bytes": peak_memory(running_children()),
-                "sample": self._sample(seconds),
+                **sample,
             },
         )
 

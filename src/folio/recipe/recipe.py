@@ -27,6 +27,8 @@ from folio.training.schedule import ScheduleConfig
 
 TABLES = ("corpus", "tokenizer", "model", "optimizer", "schedule", "training", "device")
 """Tables that the recipe of every run has, whatever the version that wrote it."""
+CHANGEABLE = ("training", "device")
+"""Tables of a recipe that may change when a run is resumed."""
 BUDGETS = ("max_steps", "max_tokens", "max_epochs", "minutes")
 EITHER = {"evaluations": "evaluation_interval", "evaluation_interval": "evaluations"}
 """Settings of [training] that say the same in two ways."""

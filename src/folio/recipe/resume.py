@@ -16,6 +16,7 @@ from folio.recipe.memory import fit_memory, fits, memory_before
 from folio.recipe.observing import show_complete
 from folio.recipe.recipe import (
     BUDGETS,
+    CHANGEABLE,
     Recipe,
     make_recipe,
     read_recipe,
@@ -40,8 +41,6 @@ from folio.training.pace import Pace
 from folio.training.pace_file import read_pace, write_pace
 from folio.training.schedule import lr_scale_at, window_length
 
-CHANGEABLE = ("training", "device")
-"""Tables of a recipe that may change when a run is resumed."""
 SHOWN = ("page", "log")
 """Settings of [training] that say where a run is shown; one that is complete, too."""
 APART = (*SHOWN, "sharding")

@@ -32,15 +32,21 @@ from folio.training.state import TrainingState
 
 @contextmanager
 def leading(group: Processes | None) -> Iterator[None]:
-    """Have the others end, too, where this process ends before there is anything to train."""
+    """Have the others end, too, where this process ends before there is anything to train; behind
+    it the run of these processes is over.
+    """
     try:
         yield
     except BaseException as error:
         if group is not None and not group.has_told:
             group.tell({"error": str(error)})
         raise
-    if group is not None and not group.has_told:
-        group.tell({"complete": True})
+    else:
+        if group is not None and not group.has_told:
+            group.tell({"complete": True})
+    finally:
+        if group is not None:
+            group.is_over = True
 
 
 def follow(group: Processes, should_stop: Callable[[], bool]) -> Result | None:
@@ -55,6 +61,7 @@ def follow(group: Processes, should_stop: Callable[[], bool]) -> Result | None:
         SystemExit: the first one has told what is wrong.
     """
     told = group.hear()
+    group.is_over = "run" not in told
     if "error" in told:
         raise SystemExit(2)
     if "complete" in told:

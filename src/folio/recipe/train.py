@@ -28,7 +28,7 @@ from folio.storage import link_or_copy, write_json
 from folio.training.batches import length_at
 from folio.training.config import is_timed
 from folio.training.deadline import TimeBudget
-from folio.training.distributed import join
+from folio.training.distributed import join, joined
 from folio.training.pace_file import write_pace
 from folio.training.parts import Training
 
@@ -125,7 +125,7 @@ def train_in(
     state.cores = cores()
     with observing(run, recipe, training, state, watcher) as observers:
         watcher.begin(run, training, state)
-        if (group := join()) is not None:
+        if (group := joined()) is not None:
             own = {"step": state.step, "stale_evaluations": state.stale_evaluations}
             group.tell({"run": str(run.path.resolve()), **own})
             group.note_run(run.name)

@@ -73,7 +73,7 @@ def _parts(run: Run, follow: bool) -> Iterator[str]:
     yield _groups(found, "places", PLACES)
     yield "<h2>What it wrote</h2>"
     yield '<p class="faint">Always from the same seed, newest first.</p>'
-    yield from _samples(found)
+    yield from _samples([event for event in found if "sample" in event])
     yield "<h2>Speed and memory</h2>"
     yield _speed(steps)
     memory = [event["memory_bytes"] / 1e9 for event in found]

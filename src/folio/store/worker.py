@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from functools import cache
@@ -52,9 +51,17 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         if "into" in request:
             config = from_table(TokenizerConfig, request["tokenizer"])
             groups, share = request["groups"], request["share"]
-            with closing(Reading(request)) as reading:
-                tokenizer, told = learn_vocabulary(config, groups, options, share, reading)
-            tokenizer.save(Path(request["into"]))
+            into = Path(request["into"])
+            unpacked = into.with_name(f".{into.name}.unpacked")
+            shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
+            try:
+                with closing(Reading(request)) as reading:
+                    tokenizer, told = learn_vocabulary(
+                        config, groups, options, share, reading, unpacked
+                    )
+            finally:
+                shutil.rmtree(unpacked, ignore_errors=True)
+            tokenizer.save(into)
         else:
             tokenizer = _vocabulary(request["vocabulary"])
             shard = Shard(Path(request["folder"]), request["key"])
@@ -82,6 +89,7 @@ def learn_vocabulary(
     options: ReadingOptions,
     share: float,
     reading: Reading,
+    unpacked: Path,
 ) -> tuple[Tokenizer, list[str]]:
     """Learn a vocabulary from the first texts of some groups of files, or load one.
 
@@ -91,6 +99,7 @@ def learn_vocabulary(
         options: how they are read.
         share: that the bytes of these files are of the bytes of all.
         reading: what is read.
+        unpacked: a folder for what is packed in them.
 
     Returns:
         It, and lines about what was chosen.
@@ -99,13 +108,11 @@ def learn_vocabulary(
     refused = [f"{name} is left out: {why}" for name, why in reading.without.items()]
     n_characters = 0
     if config.kind_by_settings not in LOADED:
-        with tempfile.TemporaryDirectory(prefix="folio-") as folder:
-            for n_left, paths in zip(range(len(groups), 0, -1), groups):
-                most = (SAMPLE_CHARACTERS - n_characters) // n_left
-                sample = _first_texts(paths, options, Path(folder), most, refused, reading)
-                for pieces in sample:
-                    texts.append(pieces)
-                    n_characters += sum(map(len, pieces))
+        for n_left, paths in zip(range(len(groups), 0, -1), groups):
+            most = (SAMPLE_CHARACTERS - n_characters) // n_left
+            for pieces in _first_texts(paths, options, unpacked, most, refused, reading):
+                texts.append(pieces)
+                n_characters += sum(map(len, pieces))
     if not n_characters and config.kind_by_settings not in LOADED:
         why = f": {refused[0]}" if refused else "."
         raise UserError(

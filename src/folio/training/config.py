@@ -201,8 +201,10 @@ class OptimizerConfig:
             raise UserError(unknown_choice("optimizer.kind", self.kind, OPTIMIZERS))
         rates = "learning_rate", "weight_decay", "matrix_learning_rate", "matrix_weight_decay"
         require(self, "optimizer", "0 or more", lambda x: x >= 0, *rates, "gradient_clip")
-        shares = "beta1", "beta2", "momentum", "matrix_momentum"
+        shares = "beta1", "beta2", "momentum"
         require(self, "optimizer", "0 to below 1", lambda x: 0 <= x < 1, *shares)
+        # Above, float32 rounds away the last gradient's share of what Nesterov looks at.
+        require(self, "optimizer", "0 to 0.99999", lambda x: 0 <= x <= 0.99999, "matrix_momentum")
         require(self, "optimizer", "0 to 1", lambda x: 0 <= x <= 1, "matrix_beta2")
         require(self, "optimizer", "above 0", lambda x: x > 0, "epsilon")
 

@@ -81,6 +81,8 @@ class Processes:
         self.rank, self.world_size, self.n_here, self.store = rank, world_size, n_here, store
         self.lasting = lasting or store
         self.has_told = False
+        self.is_over = False
+        """Whether their run has ended; for another one they meet again."""
         self.is_broken = False
         """Whether one of them is known to have died, so that nothing can be done together."""
 
@@ -180,16 +182,28 @@ def is_launched() -> bool:
 
 
 _joined: Processes | None = None
+_n_runs = 0
+"""Runs for which the processes have met, each with keys of its own in their store."""
+
+
+def joined() -> Processes | None:
+    """The processes that this one has met last; None where it is alone."""
+    return _joined
 
 
 def join() -> Processes | None:
     """Meet the processes that torchrun started with this one; None where it is alone.
 
+    A program may train several runs, one after the other: for each the processes meet anew, once
+    the first one has ended the run before.
+
     Raises:
         UserError: the variables by which they find each other are incomplete.
     """
-    global _joined
-    if os.environ.get("WORLD_SIZE", "1") == "1" or _joined is not None:
+    global _joined, _n_runs
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return _joined
+    if _joined is not None and not _joined.is_over:
         return _joined
     lacking = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if lacking:
@@ -198,18 +212,31 @@ def join() -> Processes | None:
             f"Start the processes with: torchrun --nproc-per-node 2 -m folio train ..."
         )
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    is_server = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    lasting = distributed.TCPStore(*address, is_master=is_server, wait_for_workers=False)
+    lasting = _joined.lasting if _joined else _lasting_store(rank)
     # After a restart the addresses of the processes that died stand in the agent's store still.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = distributed.PrefixStore(f"folio attempt {attempt}", lasting)
+    store = distributed.PrefixStore(f"folio attempt {attempt} run {_n_runs}", lasting)
+    if _n_runs:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        if rank:  # the first one still has to write what follows the training before
+            store.wait(["here"], PREPARING)
+        else:
+            store.set("here", "")
+    _n_runs += 1
     timeout = timedelta(seconds=float(os.environ.get("FOLIO_TIMEOUT", TIMEOUT_SECONDS)))
     distributed.init_process_group(
         _backend(), store=store, rank=rank, world_size=world_size, timeout=timeout
     )
     _joined = Processes(rank, world_size, store, lasting, _processes_here())
     return _joined
+
+
+def _lasting_store(rank: int) -> distributed.TCPStore:
+    """The store of torchrun's agent; else the first process has one."""
+    is_server = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return distributed.TCPStore(*address, is_master=is_server, wait_for_workers=False)
 
 
 def _backend() -> str:
@@ -225,8 +252,10 @@ def _processes_here() -> int:
 
 def leave() -> None:
     """Part, after the last gradient; what follows is done by the first process alone."""
-    if _joined is not None and distributed.is_initialized():
-        distributed.destroy_process_group()
+    if _joined is not None:
+        _joined.is_over = True
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 class DistributedStep:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -14,12 +15,12 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 def usual_loss(confidence_penalty: float = 0.0) -> Loss:
     """Build the loss that is minimized: the cross-entropy of the next tokens, with the penalty if
-    any.
+    any. It can be pickled.
     """
+    return partial(_loss, confidence_penalty)
 
-    def loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        if confidence_penalty:
-            return penalized_loss(model(inputs), targets, confidence_penalty)
-        return next_token_loss(model(inputs), targets, reduction="sum")
 
-    return loss
+def _loss(confidence_penalty: float, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    if confidence_penalty:
+        return penalized_loss(model(inputs), targets, confidence_penalty)
+    return next_token_loss(model(inputs), targets, reduction="sum")
