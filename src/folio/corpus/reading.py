@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from folio.console import say
+from folio.corpus.archives import head_of
 from folio.corpus.cleaning import (
     CleaningConfig,
     Tally,
@@ -21,8 +22,8 @@ from folio.corpus.cleaning import (
 )
 from folio.corpus.document import Document, Pieces, Provenance, make_document
 from folio.corpus.extraction import Extraction, Task, extract, missing_library
-from folio.corpus.files import Findings, SourceFile, find_files, is_plain
-from folio.corpus.formats.first_look import first_look, is_mailbox
+from folio.corpus.files import STDIN, Findings, SourceFile, find_files, is_plain
+from folio.corpus.formats.first_look import begins_as_mailbox, first_look
 from folio.corpus.formats.known import (
     LINES,
     MAILBOX,
@@ -175,12 +176,12 @@ class _Found:
 def reader_of(file: SourceFile, options: ReadingOptions) -> Format | None:
     """The format that a file is read as; None for plain text."""
     known = format_of(file.kind)
-    if known is None and file.kind.lower().endswith(PROSE_SUFFIXES):
+    if known is None and not is_plain(file.kind) and begins_as_mailbox(head_of(file.path)):
+        return MAILBOX
+    if known is None and (file.kind == STDIN or file.kind.lower().endswith(PROSE_SUFFIXES)):
         if options.documents == "lines":
             return LINES
         return first_look(file.path)
-    if known is None and is_mailbox(file.kind, file.path):
-        return MAILBOX
     if known is not None and known.name in MARKED_UP and options.markup == "source":
         return None
     if known is None and options.engine == "tika" and not is_plain(file.kind):

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from folio.corpus.archives import head_of
 from folio.corpus.extraction import missing_library
-from folio.corpus.files import Findings, find_files, is_source, printable
-from folio.corpus.formats.first_look import is_mailbox
+from folio.corpus.files import Findings, find_files, is_plain, is_source, printable
+from folio.corpus.formats.first_look import begins_as_mailbox
 from folio.corpus.formats.known import MAILBOX, Format, format_of, without_compression
 from folio.corpus.reading import ReadingOptions
 from folio.errors import UserError
@@ -114,4 +115,6 @@ def _grouped(paths: Iterator[tuple[str, int]]) -> Iterator[Group]:
 
 def _format(path: str) -> Format | None:
     name = Path(without_compression(path)).name
-    return format_of(name) or (MAILBOX if is_mailbox(name, Path(path)) else None)
+    if (known := format_of(name)) or is_plain(name):
+        return known
+    return MAILBOX if begins_as_mailbox(head_of(Path(path))) else None
