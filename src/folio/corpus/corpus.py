@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from folio.config import require
 from folio.corpus.builtin import BUILTIN
 from folio.corpus.cleaning import CleaningConfig
-from folio.corpus.document import Document, Part, Provenance
+from folio.corpus.document import Document, Part
 from folio.corpus.duplicates import DuplicatesConfig, Families, find_families
-from folio.corpus.files import all_printable, is_source, local_path, portable, printable
-from folio.corpus.formats.passage import Notes
+from folio.corpus.files import STDIN, all_printable, is_source, local_path, portable, printable
 from folio.corpus.leakage import measure_leakage
 from folio.corpus.ledger import account, describe_sources
-from folio.corpus.readers import read_stdin
 from folio.corpus.reading import Engine, Reading, ReadingOptions, read_files
 from folio.corpus.split import (
     Split,
@@ -284,18 +282,12 @@ def read_documents(
         options = reading_options(config, server)
         paths: list[str] = []
         for source in sources:
-            if source == "-" or (not is_source(source) and source in BUILTIN):
+            if source == STDIN or is_source(source):
+                paths.append(source)
+            elif source in BUILTIN:
                 read_files(paths, options, reading)
                 paths = []
-                if source == "-":
-                    notes = Notes()
-                    document = read_stdin(config.encoding, notes)
-                    origin = Provenance("-", warnings=tuple(notes.warnings))
-                    reading.add([replace(document, provenance=origin)])
-                else:
-                    reading.add(BUILTIN[source]())
-            elif is_source(source):
-                paths.append(source)
+                reading.add(BUILTIN[source]())
             else:
                 raise UserError(_no_such_source(source, local_path(source)))
         read_files(paths, options, reading)
@@ -311,7 +303,10 @@ def reading_options(config: CorpusConfig, tika: str = "") -> ReadingOptions:
 
 
 def _no_text(sources: Sequence[str], reading: Reading) -> str:
-    refused = [f"{name}: {why}" for name, why in reading.findings.refused.items()]
+    refused = [
+        f"{'standard input' if name == STDIN else name}: {why}"
+        for name, why in reading.findings.refused.items()
+    ]
     if len(refused) == len(sources) == 1:
         return f"{refused[0]}."
     reasons = "".join(f" {reason}." for reason in refused[:3])

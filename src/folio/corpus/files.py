@@ -27,6 +27,8 @@ from folio.corpus.own import is_own_folder, is_page, is_run
 from folio.errors import UserError
 from folio.storage import StorageError, local
 
+STDIN = "-"
+"""What the user calls standard input."""
 FILE_URI = "file://"
 SHOWN_KINDS = 6
 

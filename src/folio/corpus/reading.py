@@ -34,7 +34,7 @@ from folio.corpus.formats.known import (
     format_of,
 )
 from folio.corpus.formats.passage import Notes
-from folio.corpus.readers import PIECE_BYTES, read_text_file
+from folio.corpus.readers import PIECE_BYTES, keep_stdin, read_text_file
 from folio.errors import UserError
 from folio.storage import sha256_of
 
@@ -116,18 +116,19 @@ class ReadingOptions:
 
 
 def read_files(sources: Sequence[str], options: ReadingOptions, reading: Reading) -> None:
-    """Add the documents of files, folders, globs or archives to a reading.
+    """Add the documents of files, folders, globs, archives or standard input to a reading.
 
     What cannot be read is noted there, and the rest is still read.
 
     Raises:
         UserError: a file that the user named needs a package that is not installed.
     """
-    files = [
-        file
-        for source in sources
-        for file in find_files(source, reading.findings, options.engine == "tika")
-    ]
+    files: list[SourceFile] = []
+    for source in sources:
+        if source == STDIN:
+            files.append(SourceFile(STDIN, keep_stdin(), named=True))
+        else:
+            files += find_files(source, reading.findings, options.engine == "tika")
     if (n_bytes := sum(map(_size, files))) > LARGE_BYTES:
         say(
             f"{n_bytes / 1e9:,.0f} GB of files are read and compared, with a note of each document "
