@@ -222,8 +222,8 @@ def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
 
     Args:
         config: what to read.
-        only_split: compare documents only if the split depends on it, which saves time for a single
-            long text; `families` then says that all documents differ.
+        only_split: compare documents only if there are several, which saves time for a single long
+            text; `families` then says that all documents differ.
 
     Raises:
         UserError: a source that does not exist, or no text at all.
@@ -233,8 +233,7 @@ def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
     if config.validation:
         read_documents(config.validation, config, reading)
     documents, held_out = reading.documents[:n_sources], reading.documents[n_sources:]
-    one_part = len(documents) == 1 or not config.validation_fraction
-    compare = not (only_split and one_part and config.duplicates.remove == "none")
+    compare = not only_split or len(reading.documents) > 1
     families = find_families(reading.documents if compare else [], config.duplicates)
     if not compare:
         families = replace(families, of=[document.sha256 for document in reading.documents])
