@@ -19,8 +19,8 @@ from folio.errors import UserError
 from folio.storage import sha256_of
 
 SHARD_BYTES = 32 << 20
-"""Files that follow each other make a shard together until they have so many bytes; a larger file
-makes one alone."""
+"""Files that follow each other make a shard together until they have so many bytes, or half as many
+on average; a larger file makes one alone."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,21 @@ def _grouped(paths: Iterator[tuple[str, int]]) -> Iterator[Group]:
     waiting: list[str] = []
     n_bytes = 0
     for path, size in paths:
-        if waiting and n_bytes + size > SHARD_BYTES:
+        if waiting and (n_bytes + size > SHARD_BYTES or _begins_shard(path, size)):
             yield Group(tuple(waiting), n_bytes)
             waiting, n_bytes = [], 0
         waiting.append(path)
         n_bytes += size
     if waiting:
         yield Group(tuple(waiting), n_bytes)
+
+
+def _begins_shard(path: str, size: int) -> bool:
+    """Whether a shard begins with a file. Its own name and size decide, so that a file that is
+    added moves the borders of few shards.
+    """
+    drawn = hashlib.sha256(json.dumps([Path(path).name, size]).encode("ascii")).digest()
+    return int.from_bytes(drawn[:8]) * SHARD_BYTES < 2 * size << 64
 
 
 def _format(path: str) -> Format | None:
