@@ -140,8 +140,8 @@ class Process:
 
 
 class Pool(Generic[W]):
-    """Threads that each drive a process of their own, started when it is asked for; one that was lost
-    is started anew.
+    """Threads that each drive a process of their own, started when it is asked for; one that was
+    lost is started anew.
     """
 
     def __init__(self, n_workers: int, start: Callable[[], W]) -> None:
