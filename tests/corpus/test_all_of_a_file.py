@@ -293,6 +293,15 @@ def test_a_text_file_is_opened_once_to_see_what_it_is(
     assert opened == [chat]
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_nuls_in_records_are_dropped_and_counted(tmp_path: Path, name: str):
+    record = '{"text": "one\\u0000\\u0000two"}'
+    corpus = read(write(tmp_path, name, f"[{record}]" if name == "a.json" else record))
+    assert [document.text for document in corpus.documents] == ["onetwo"]
+    assert corpus.record()["ledger_bytes"]["dropped"]["NULs"] == 2
+    assert "2 NULs were dropped" in corpus.reading.warnings()[0]
+
+
 def test_records_without_text_are_counted_whatever_they_hold(tmp_path: Path):
     lines = '{"a": 1, "b": [7]}\n{"a": [2], "b": 2}\n{"a": [1]}\n'
     with pytest.raises(UserError, match="the records have 'a', 'b'"):

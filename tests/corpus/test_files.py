@@ -29,6 +29,12 @@ def test_a_folder_gives_its_files_in_order_without_hidden_ones(tmp_path: Path):
     assert "picture.png" in names(tmp_path, tmp_path, everything=True)
 
 
+def test_a_colon_in_a_name_leads_out_of_no_archive(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("Re: tea.txt", "At five.")
+    assert names(tmp_path / "a.zip", tmp_path) == ["a.zip/Re: tea.txt"]
+
+
 def test_what_is_skipped_is_counted(tmp_path: Path):
     for name in ("a.txt", "b.png", "c.PNG", "Makefile"):
         write(tmp_path, name, name)

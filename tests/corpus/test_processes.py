@@ -72,7 +72,8 @@ def test_after_an_interrupt_nobody_waits_for_what_readers_work_on(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     began = threading.Event()
 
-    def ask(process: Process) -> None:
+    def ask() -> None:
+        process = pool.worker()
         began.set()
         try:
             process.ask({})

@@ -4,6 +4,7 @@ import codecs
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given
@@ -99,6 +100,31 @@ def test_standard_input_can_be_read_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdin", Input)
     (document,) = read_corpus(CorpusConfig(sources=("-",))).documents
     assert document.text == document.text == TEXT
+
+
+@pytest.mark.parametrize(
+    ("settings", "texts"),
+    [({}, ["One\nTwo", "Three"]), ({"documents": "lines"}, ["One", "Two<|endoftext|>Three"])],
+)
+def test_standard_input_is_divided_into_documents_as_a_file_is(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], texts: list[str]
+):
+    class Input:
+        buffer = io.BytesIO(b"One\nTwo<|endoftext|>Three\n")
+
+    monkeypatch.setattr(sys, "stdin", Input)
+    corpus = read_corpus(CorpusConfig(sources=("-",), **settings))
+    assert [document.text for document in corpus.documents] == texts
+    assert corpus.record()["ledger_bytes"]["in"] == len(b"One\nTwo<|endoftext|>Three\n")
+
+
+def test_standard_input_that_is_no_text_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch):
+    class Input:
+        buffer = io.BytesIO(b"\x89PNG\r\n\x1a\n" + bytes(99))
+
+    monkeypatch.setattr(sys, "stdin", Input)
+    with pytest.raises(UserError, match=r"^standard input: it is a binary file"):
+        read_corpus(CorpusConfig(sources=("-",)))
 
 
 @pytest.mark.parametrize(

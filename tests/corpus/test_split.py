@@ -198,10 +198,11 @@ def test_where_families_are_large_none_stands_on_both_sides(
     assert len(set(families)) == 1 or not both & {f for f in families if families.count(f) > 1}
 
 
-def test_a_lone_scrap_beside_a_large_family_is_held_out_whole():
+def test_of_a_large_family_the_end_is_held_out_even_beside_a_scrap():
     documents = documents_of([*(f"{i:03d} " * 250 for i in range(6)), "scrap"])
     split = split_documents(documents, "auto", 0.1, [*"aaaaaa", "b"])
-    assert text_of(split.validation) == ["scrap"]
+    assert split.kind == "tail" and 600 <= sum(map(len, split.validation)) <= 602
+    assert "scrap" in text_of(split.training)
 
 
 def test_documents_of_one_family_cannot_be_split_by_families():
@@ -438,7 +439,7 @@ def test_a_split_alone_is_the_same_split_and_compares_no_lone_text(
         split = read_corpus(config, only_split=only_split).split
         return ["".join(part.pieces()) for part in (*split.training, *split.validation)]
 
-    for config in configs[:2]:
+    for config in configs:
         assert texts(config, True) == texts(config, False)
     compared = []
     monkeypatch.setattr(
@@ -446,5 +447,4 @@ def test_a_split_alone_is_the_same_split_and_compares_no_lone_text(
         lambda documents, config: compared.append(len(documents)) or find_families([], config),
     )
     texts(configs[0], True)
-    texts(configs[2], True)
-    assert compared == [0, 0]
+    assert compared == [0]

@@ -115,9 +115,10 @@ def test_parts_in_any_order_make_the_same_bytes(sources: Path, one: Store, tmp_p
     assert n_made == len(one.index()["shards"])
 
 
-def test_a_second_command_makes_nothing_and_changes_nothing(
-    sources: Path, one: Store, tmp_path: Path
+def test_a_second_command_makes_nothing_changes_nothing_and_starts_no_process(
+    sources: Path, one: Store, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(making, "_worker", lambda: pytest.fail("a process is started"))
     before = {path: path.stat().st_mtime_ns for path in one.path.glob("*.bin")}
     _, made = make(one.path, sources)
     assert made.n_made == 0 and made.n_found == len(one.index()["shards"])

@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import IO, Any, NamedTuple
 
 from folio.corpus.formats.magic import what_is_file
@@ -29,6 +29,8 @@ from folio.errors import UserError
 from folio.storage import cache_folder, storage_error
 
 READ_BYTES = 1 << 20
+HEAD_BYTES = 1000
+"""How much of a file is looked at to see whether it is wanted."""
 _FOLDER: ContextVar[Path | None] = ContextVar("folder", default=None)
 _DAMAGED = (*DAMAGED, tarfile.TarError, RuntimeError)
 
@@ -53,14 +55,16 @@ class Member(NamedTuple):
     refused: str = ""
 
 
-def members(
-    archive: Path, wanted: Callable[[str, int], bool], expansion: Expansion
-) -> Iterator[Member]:
+Wanted = Callable[[str, int, bytes], bool]
+"""Whether to unpack a member, given its name, its size in bytes, and how it begins."""
+
+
+def members(archive: Path, wanted: Wanted, expansion: Expansion) -> Iterator[Member]:
     """Unpack the files of an archive one after the other.
 
     Args:
         archive: a zip or tar file.
-        wanted: called with each name and size in bytes; members it rejects are not unpacked.
+        wanted: members that it rejects are not unpacked.
         expansion: counts the bytes unpacked so far; nested archives share it.
 
     Raises:
@@ -118,9 +122,8 @@ def _is_zip(archive: Path) -> bool:
     return zipfile.is_zipfile(archive)
 
 
-def _zip_members(
-    archive: Path, wanted: Callable[[str, int], bool], expansion: Expansion
-) -> Iterator[Member]:
+def _zip_members(archive: Path, wanted: Wanted, expansion: Expansion) -> Iterator[Member]:
+    member: Any  # a ZipExtFile
     with zipfile.ZipFile(archive) as file:
         infos = file.infolist()
         if len(infos) > ARCHIVE_MEMBERS:
@@ -134,24 +137,23 @@ def _zip_members(
                 yield Member(name, None, info.file_size, refused)
             elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
                 yield Member(name, None, info.file_size, "it is a link or a device")
-            elif not wanted(name, info.file_size):
-                continue
             elif info.flag_bits & 1:
-                yield Member(name, None, info.file_size, "it is encrypted")
+                if wanted(name, info.file_size, b""):
+                    yield Member(name, None, info.file_size, "it is encrypted")
             else:
                 try:
                     with file.open(info) as member:
-                        alone = Expansion(info.compress_size)
-                        yield _kept(name, _keep(member, expansion, alone))
+                        if wanted(name, info.file_size, member.peek(HEAD_BYTES)):
+                            alone = Expansion(info.compress_size)
+                            yield _kept(name, _keep(member, expansion, alone))
                 except UserError:  # a bomb, or the disk
                     raise
                 except _DAMAGED as error:
-                    yield Member(name, None, info.file_size, f"it is damaged ({error})")
+                    if wanted(name, info.file_size, b""):
+                        yield Member(name, None, info.file_size, f"it is damaged ({error})")
 
 
-def _tar_members(
-    archive: Path, wanted: Callable[[str, int], bool], expansion: Expansion
-) -> Iterator[Member]:
+def _tar_members(archive: Path, wanted: Wanted, expansion: Expansion) -> Iterator[Member]:
     n_strays = 0
 
     class Header(tarfile.TarInfo):
@@ -178,10 +180,10 @@ def _tar_members(
                     yield Member(info.name, None, info.size, refused)
                 elif not info.isreg():
                     yield Member(info.name, None, 0, "it is a link or a device")
-                elif wanted(info.name, info.size):
-                    member = file.extractfile(info)
-                    assert member is not None
-                    yield _kept(info.name, _keep(member))
+                else:
+                    member: Any = file.extractfile(info)
+                    if wanted(info.name, info.size, member.peek(HEAD_BYTES)):
+                        yield _kept(info.name, _keep(member))
     if n_strays and number < 0:
         raise tarfile.ReadError("no header of a member")
     if n_strays:
@@ -191,6 +193,13 @@ def _tar_members(
 
 def _kept(name: str, path: Path) -> Member:
     return Member(name, path, path.stat().st_size)
+
+
+def head_of(path: Path) -> bytes:
+    """How a file begins once it is decompressed; empty if it cannot be read."""
+    with suppress(*_DAMAGED, UserError), _decompressed(path) as stream:
+        return stream.read(HEAD_BYTES)
+    return b""
 
 
 def _decompressed(archive: Path) -> IO[bytes]:
@@ -366,10 +375,10 @@ def _keep(member: IO[bytes], *expansions: Expansion) -> Path:
 
 def _misplaced(name: str) -> str:
     """Why a member's name is refused; empty if it is fine."""
-    path = PurePosixPath(name.replace("\\", "/"))
+    path = PureWindowsPath(name)  # which has both kinds of separators, and drives
     if not path.parts:
         return "it has no name"
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if path.anchor or ".." in path.parts:
         return "its path leads out of the archive"
     return ""
 

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from folio.config import require
 from folio.corpus.builtin import BUILTIN
 from folio.corpus.cleaning import CleaningConfig
-from folio.corpus.document import Document, Part, Provenance
+from folio.corpus.document import Document, Part
 from folio.corpus.duplicates import DuplicatesConfig, Families, find_families
-from folio.corpus.files import all_printable, is_source, local_path, portable, printable
-from folio.corpus.formats.passage import Notes
+from folio.corpus.files import STDIN, all_printable, is_source, local_path, portable, printable
 from folio.corpus.leakage import measure_leakage
 from folio.corpus.ledger import account, describe_sources
-from folio.corpus.readers import read_stdin
 from folio.corpus.reading import Engine, Reading, ReadingOptions, read_files
 from folio.corpus.split import (
     Split,
@@ -224,8 +222,8 @@ def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
 
     Args:
         config: what to read.
-        only_split: compare documents only if the split depends on it, which saves time for a single
-            long text; `families` then says that all documents differ.
+        only_split: compare documents only if there are several, which saves time for a single long
+            text; `families` then says that all documents differ.
 
     Raises:
         UserError: a source that does not exist, or no text at all.
@@ -235,8 +233,7 @@ def read_corpus(config: CorpusConfig, *, only_split: bool = False) -> Corpus:
     if config.validation:
         read_documents(config.validation, config, reading)
     documents, held_out = reading.documents[:n_sources], reading.documents[n_sources:]
-    one_part = len(documents) == 1 or not config.validation_fraction
-    compare = not (only_split and one_part and config.duplicates.remove == "none")
+    compare = not only_split or len(reading.documents) > 1
     families = find_families(reading.documents if compare else [], config.duplicates)
     if not compare:
         families = replace(families, of=[document.sha256 for document in reading.documents])
@@ -284,18 +281,12 @@ def read_documents(
         options = reading_options(config, server)
         paths: list[str] = []
         for source in sources:
-            if source == "-" or (not is_source(source) and source in BUILTIN):
+            if source == STDIN or is_source(source):
+                paths.append(source)
+            elif source in BUILTIN:
                 read_files(paths, options, reading)
                 paths = []
-                if source == "-":
-                    notes = Notes()
-                    document = read_stdin(config.encoding, notes)
-                    origin = Provenance("-", warnings=tuple(notes.warnings))
-                    reading.add([replace(document, provenance=origin)])
-                else:
-                    reading.add(BUILTIN[source]())
-            elif is_source(source):
-                paths.append(source)
+                reading.add(BUILTIN[source]())
             else:
                 raise UserError(_no_such_source(source, local_path(source)))
         read_files(paths, options, reading)
@@ -311,7 +302,10 @@ def reading_options(config: CorpusConfig, tika: str = "") -> ReadingOptions:
 
 
 def _no_text(sources: Sequence[str], reading: Reading) -> str:
-    refused = [f"{name}: {why}" for name, why in reading.findings.refused.items()]
+    refused = [
+        f"{'standard input' if name == STDIN else name}: {why}"
+        for name, why in reading.findings.refused.items()
+    ]
     if len(refused) == len(sources) == 1:
         return f"{refused[0]}."
     reasons = "".join(f" {reason}." for reason in refused[:3])

@@ -95,7 +95,7 @@ def extract(tasks: Sequence[Task], limit_seconds: float) -> list[Extraction | st
         done = 0
         with Pool(n_workers, lambda: _Worker()) as pool, _progress(total) as show:
             limits = {i: limit_seconds + size * SECONDS_PER_BYTE for i, size in sizes.items()}
-            jobs = {pool.submit(_extract, tasks[i], limits[i]): i
+            jobs = {pool.submit(lambda *of: pool.worker().extract(*of), tasks[i], limits[i]): i
                     for i in sorted(waiting, key=lambda i: -sizes[i])}  # fmt: skip
             for job in as_completed(jobs):
                 i = jobs[job]
@@ -140,10 +140,6 @@ class _progress:  # noqa: N801  (used as a function)
     def __exit__(self, *error: Any) -> None:
         if self.bar is not None:
             self.bar.__exit__(*error)
-
-
-def _extract(worker: _Worker, task: Task, limit_seconds: float) -> str | None:
-    return worker.extract(task, limit_seconds)
 
 
 # ---- processes -------------------------------------------------------------------------

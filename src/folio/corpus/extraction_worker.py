@@ -94,7 +94,7 @@ def extract_file(
 def passages_of(
     path: Path, known: Format, settings: dict[str, Any], seconds: float, notes: Notes
 ) -> Iterator[Passage]:
-    """Read a file as it comes.
+    """Read a file as it comes, without the NULs that records may have and no text has.
 
     Args:
         path, known: the file and its format.
@@ -102,6 +102,18 @@ def passages_of(
         seconds: time for a reader that can be told.
         notes: records what is left out.
     """
+    n_nuls = 0
+    for passage in _read(path, known, settings, seconds, notes):
+        n_nuls += (n := passage.text.count("\0"))
+        yield passage._replace(text=passage.text.replace("\0", "")) if n else passage
+    if n_nuls:
+        notes.dropped["NULs"] += n_nuls
+        notes.warnings.append(f"{n_nuls:,} NULs were dropped")
+
+
+def _read(
+    path: Path, known: Format, settings: dict[str, Any], seconds: float, notes: Notes
+) -> Iterator[Passage]:
     read = known.load()
     notes.encoding = settings.get("encoding", "auto")
     own = {name: settings[name] for name in known.settings}

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote_to_bytes
 
-from folio.corpus.archives import members, unpacked
-from folio.corpus.formats.first_look import is_mailbox
+from folio.corpus.archives import head_of, members, unpacked
+from folio.corpus.formats.first_look import begins_as_mailbox
 from folio.corpus.formats.known import (
     COMPRESSED_SUFFIXES,
     PLAIN_SUFFIXES,
@@ -27,6 +27,8 @@ from folio.corpus.own import is_own_folder, is_page, is_run
 from folio.errors import UserError
 from folio.storage import StorageError, local
 
+STDIN = "-"
+"""What the user calls standard input."""
 FILE_URI = "file://"
 SHOWN_KINDS = 6
 
@@ -236,7 +238,7 @@ def _of_file(
         findings.refuse(
             str(path), "it is a device, a pipe or a socket, not a file; a pipe can be given as -"
         )
-    elif not (named or everything or is_known(inner) or is_mailbox(inner, path)):
+    elif not (named or everything or is_known(inner) or begins_as_mailbox(head_of(path))):
         findings.skip(path.name, status.st_size)
     else:
         yield SourceFile(str(path), path, named)
@@ -269,9 +271,9 @@ def _of_archive(
 ) -> Iterator[SourceFile]:
     name, n_bytes, n_unpacked = archive.name, archive.path.stat().st_size, 0
 
-    def wanted(member: str, n_bytes: int) -> bool:
+    def wanted(member: str, n_bytes: int, head: bytes) -> bool:
         nonlocal n_unpacked
-        if everything or is_known(without_compression(member)):
+        if everything or is_known(without_compression(member)) or begins_as_mailbox(head):
             return True
         n_unpacked += n_bytes
         findings.skip(member, n_bytes)

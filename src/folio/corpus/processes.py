@@ -140,7 +140,9 @@ class Process:
 
 
 class Pool(Generic[W]):
-    """Threads that each drive a process of their own; one that was lost is started anew."""
+    """Threads that each drive a process of their own, started when it is asked for; one that was
+    lost is started anew.
+    """
 
     def __init__(self, n_workers: int, start: Callable[[], W]) -> None:
         self.threads = ThreadPoolExecutor(n_workers)
@@ -164,8 +166,8 @@ class Pool(Generic[W]):
             worker.end()
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Call `work(process, *arguments)` as soon as a process is free."""
-        return self.threads.submit(self._run, work, *arguments)
+        """Call `work(*arguments)` as soon as a thread is free; there it may ask its `worker`."""
+        return self.threads.submit(work, *arguments)
 
     def worker(self) -> W:
         """The process of this thread; a new one if it was lost.
@@ -180,6 +182,3 @@ class Pool(Generic[W]):
             worker = self.local.worker = self.start()
             self.workers.append(worker)
         return worker
-
-    def _run(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        return work(self.worker(), *arguments)

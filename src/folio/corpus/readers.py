@@ -10,7 +10,6 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from folio.corpus.document import Document, make_document
@@ -70,8 +69,8 @@ def open_lines(path: Path, encoding: str, notes: Notes) -> Iterator[Iterator[str
         yield map(chosen.mended, lines) if chosen.lenient else iter(lines)
 
 
-def read_stdin(encoding: str, notes: Notes) -> Document:
-    """Read standard input and keep it in the cache, since it can be read only once."""
+def keep_stdin() -> Path:
+    """Keep standard input in the cache, since it can be read only once."""
     folder = cache_folder() / "stdin"
     digest = hashlib.sha256()
     try:
@@ -84,7 +83,7 @@ def read_stdin(encoding: str, notes: Notes) -> Document:
         shutil.move(file.name, path)
     except OSError as error:
         raise storage_error(error, folder) from error
-    return replace(read_text_file(path, "standard input", encoding, notes), source="-")
+    return path
 
 
 def read_pieces(

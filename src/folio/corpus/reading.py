@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from folio.console import say
+from folio.corpus.archives import head_of
 from folio.corpus.cleaning import (
     CleaningConfig,
     Tally,
@@ -21,8 +22,8 @@ from folio.corpus.cleaning import (
 )
 from folio.corpus.document import Document, Pieces, Provenance, make_document
 from folio.corpus.extraction import Extraction, Task, extract, missing_library
-from folio.corpus.files import Findings, SourceFile, find_files, is_plain
-from folio.corpus.formats.first_look import first_look, is_mailbox
+from folio.corpus.files import STDIN, Findings, SourceFile, find_files, is_plain
+from folio.corpus.formats.first_look import begins_as_mailbox, first_look
 from folio.corpus.formats.known import (
     LINES,
     MAILBOX,
@@ -33,7 +34,7 @@ from folio.corpus.formats.known import (
     format_of,
 )
 from folio.corpus.formats.passage import Notes
-from folio.corpus.readers import PIECE_BYTES, read_text_file
+from folio.corpus.readers import PIECE_BYTES, keep_stdin, read_text_file
 from folio.errors import UserError
 from folio.storage import sha256_of
 
@@ -115,18 +116,19 @@ class ReadingOptions:
 
 
 def read_files(sources: Sequence[str], options: ReadingOptions, reading: Reading) -> None:
-    """Add the documents of files, folders, globs or archives to a reading.
+    """Add the documents of files, folders, globs, archives or standard input to a reading.
 
     What cannot be read is noted there, and the rest is still read.
 
     Raises:
         UserError: a file that the user named needs a package that is not installed.
     """
-    files = [
-        file
-        for source in sources
-        for file in find_files(source, reading.findings, options.engine == "tika")
-    ]
+    files: list[SourceFile] = []
+    for source in sources:
+        if source == STDIN:
+            files.append(SourceFile(STDIN, keep_stdin(), named=True))
+        else:
+            files += find_files(source, reading.findings, options.engine == "tika")
     if (n_bytes := sum(map(_size, files))) > LARGE_BYTES:
         say(
             f"{n_bytes / 1e9:,.0f} GB of files are read and compared, with a note of each document "
@@ -175,12 +177,12 @@ class _Found:
 def reader_of(file: SourceFile, options: ReadingOptions) -> Format | None:
     """The format that a file is read as; None for plain text."""
     known = format_of(file.kind)
-    if known is None and file.kind.lower().endswith(PROSE_SUFFIXES):
+    if known is None and not is_plain(file.kind) and begins_as_mailbox(head_of(file.path)):
+        return MAILBOX
+    if known is None and (file.kind == STDIN or file.kind.lower().endswith(PROSE_SUFFIXES)):
         if options.documents == "lines":
             return LINES
         return first_look(file.path)
-    if known is None and is_mailbox(file.kind, file.path):
-        return MAILBOX
     if known is not None and known.name in MARKED_UP and options.markup == "source":
         return None
     if known is None and options.engine == "tika" and not is_plain(file.kind):

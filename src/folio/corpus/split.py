@@ -17,6 +17,12 @@ SplitKind = Literal["auto", "tail", "documents", "clusters"]
 MOST_RESTS = 16
 """Parts into which a document is divided at most, the longest ones: each is read from the start of
 the document."""
+LONGER = 2
+"""How many times as long as the related text that the user holds out a document must be to be
+trained on without that text, as a book is without one of its chapters; a shorter one is a version
+of it."""
+SCRAP = 0.1
+"""Share of the text that is wanted below which held-out text says nothing about the loss."""
 SHORTEST_REST = 200
 """In characters; what is left of a document around held-out text is trained on if it is at least as
 long."""
@@ -51,7 +57,8 @@ def split_documents(
             their sha256, so that neither file names nor their order matter; `clusters` whole
             families in the same way; `auto` is `clusters` if that comes near the fraction,
             otherwise the tails of documents that are alone in their family, if these are enough.
-            Where all are one family, it is the tail of the longest, or of a few of them.
+            Where all are one family, or all but a scrap, it is the tail of the longest, or of a few
+            of them.
         fraction: share of the characters to hold out.
         families: which family each document belongs to; None if each is a family of its own.
     """
@@ -89,6 +96,8 @@ def split_documents(
         n_characters = sum(d.n_characters for d in documents if d.sha256 in alone)
         if n_characters > fraction * total:
             return _tails(documents, min(0.5, fraction * total / n_characters), alone)
+        if share < SCRAP * fraction:
+            return _longest_tails(documents, fraction)
     return Split(
         "documents" if kind == "documents" else "clusters",
         [whole(d) for d, out in zip(documents, sides) if not out],
@@ -157,7 +166,7 @@ def split_by_files(
     """Hold out the documents that the user names, and nothing else.
 
     Args:
-        documents: to train on, except those in a family with a held-out one.
+        documents: to train on, except those that are versions of a held-out one.
         validation: to hold out.
         families: of the former, then of the latter.
     """
@@ -210,7 +219,7 @@ def set_test_aside(split: Split, share: float, family_of: dict[str, str]) -> Spl
 
 @dataclass(frozen=True)
 class SetApart:
-    """Documents unrelated to a held-out text, and the others by reason."""
+    """Documents to train on beside a held-out text, and the others by reason."""
 
     training: list[Document]
     families: list[str]
@@ -220,27 +229,33 @@ class SetApart:
 def set_apart(
     documents: Sequence[Document], validation: Sequence[Document], families: Sequence[str]
 ) -> SetApart:
-    """Take out the documents that share a family with one of `validation`.
+    """Take out the documents that share a family with one of `validation`, except those that are
+    far longer than what is held out of it: of these, `without_held_out` takes that text out.
 
     Raises:
         UserError: no document is left.
     """
-    held_out = {document.sha256 for document in validation}
-    alike = set(families[len(documents) :])
+    held_out = {document.sha256: document.n_characters for document in validation}
+    family_of = dict(zip((d.sha256 for d in validation), families[len(documents) :]))
+    alike = Counter[str]()
+    for sha256, n_characters in held_out.items():
+        alike[family_of[sha256]] += n_characters
     apart = SetApart([], [], defaultdict(list))
     for document, family in zip(documents, families):
         if document.sha256 in held_out:
             apart.dropped["also in validation"].append(whole(document))
-        elif family in alike:
+        elif document.n_characters < LONGER * alike[family] or (
+            document.is_conversation and alike[family]  # which is learned as a whole
+        ):
             apart.dropped["near duplicate of validation"].append(whole(document))
         else:
             apart.training.append(document)
             apart.families.append(family)
     if not apart.training:
         raise UserError(
-            "Every document has text that stands in --validation too, and is left out for that, so "
-            "nothing is left to train on. A chapter of a book keeps the whole book out: cut it out "
-            "of the book, or let --corpus.validation-fraction hold out the end of it."
+            "Every document, or much of it, or a version of it, stands in --validation too and is "
+            "left out for that, so nothing is left to train on. Name less to hold out, or let "
+            "--corpus.validation-fraction hold out the end of the text."
         )
     return apart
 
@@ -271,17 +286,25 @@ def without_duplicates(split: Split, remove: str, family_of: dict[str, str]) -> 
 
 def without_held_out(split: Split, family_of: dict[str, str]) -> Split:
     """Leave text out of training that is held out of a relative: a tail may stand in other
-    documents of its family.
+    documents of its family, and a chapter that the user holds out in its book.
 
     Args:
-        split: of whole documents, or of their tails; only these have relatives on both sides,
-            unless the user chose `documents`.
+        split: of whole documents, or of their tails. Documents that it chose by family have no
+            relatives on the other side, and where the user chose `documents` these stay.
         family_of: the family of each sha256.
 
     Raises:
         UserError: no text is left to train on.
     """
-    held_out = [*split.validation, *split.test]
+    named = split.validation if split.kind == "files" else split.elsewhere
+    tails = [*split.validation, *split.test] if split.kind == "tail" else []
+    for held_out in (named, tails):
+        split = _without_shared(split, held_out, family_of)
+    return split
+
+
+def _without_shared(split: Split, held_out: Sequence[Part], family_of: dict[str, str]) -> Split:
+    """Leave text out of training that stands in relatives, some of which are held out."""
     n_texts = Counter(family_of.values())
     cut = {family_of[part.document.sha256] for part in held_out}
     cut = {family for family in cut if n_texts[family] > 1}
@@ -294,7 +317,7 @@ def without_held_out(split: Split, family_of: dict[str, str]) -> Split:
         and documents != {part.document.sha256}
         and not part.document.is_conversation
     ]
-    if split.kind != "tail" or not related:
+    if not related:
         return split
     rests = {
         id(part): _without(part, stretches.ravel().tolist())

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from folio.corpus.archives import unpacked_into
 from folio.corpus.cleaning import clean
-from folio.corpus.document import Pieces
 from folio.corpus.extraction_worker import passages_of, why_refused
 from folio.corpus.files import Findings, SourceFile, find_files
 from folio.corpus.formats.passage import Notes, Passage
@@ -40,16 +39,18 @@ def unpacked_files(path: str, findings: Findings, folder: Path) -> Iterator[Sour
                 file.path.unlink(missing_ok=True)
 
 
-def texts_of(file: SourceFile, options: ReadingOptions) -> Iterator[Iterator[str]]:
+def texts_of(
+    file: SourceFile, options: ReadingOptions, notes: Notes | None = None
+) -> Iterator[Iterator[str]]:
     """The documents of a file, each in pieces, which have to be read before the next one.
 
     They are those that `read_documents` makes of it, except that lines which recur in many files
-    are not searched for.
+    are not searched for. `notes` receives what is to be said of the file.
 
     Raises:
         RefusedError: it cannot be read, or has conversations, also after some of its documents.
     """
-    for laid_out, pieces in _refusing(_found(file, options)):
+    for laid_out, pieces in _refusing(_found(file, options, notes or Notes())):
         chosen = laid_out and options.cleaning.apply_to == "extracted"
         if chosen or options.cleaning.apply_to == "all":
             yield _refusing(clean(pieces, options.cleaning))
@@ -57,25 +58,23 @@ def texts_of(file: SourceFile, options: ReadingOptions) -> Iterator[Iterator[str
             yield _refusing(pieces)
 
 
-def _found(file: SourceFile, options: ReadingOptions) -> Iterator[tuple[bool, Iterable[str]]]:
+def _found(
+    file: SourceFile, options: ReadingOptions, notes: Notes
+) -> Iterator[tuple[bool, Iterable[str]]]:
     """Whether it was extracted from a layout, and its pieces, for each document."""
     known = reader_of(file, options)
     if known is None:
         require_no_rtf(file)
-        yield False, _plain(file, options)()
+        yield False, read_text_file(file.path, file.name, options.encoding, notes).pieces()
         return
     settings = settings_of(known, options)
-    passages = passages_of(file.path, known, settings, options.time_limit_seconds, Notes())
+    passages = passages_of(file.path, known, settings, options.time_limit_seconds, notes)
     for alone, group in groupby(passages, lambda passage: passage.document):
         if alone:
             for passage in group:
                 yield known.laid_out, [_spoken_by_one(passage)]
         else:
             yield known.laid_out, (_encodable(passage.text) for passage in group)
-
-
-def _plain(file: SourceFile, options: ReadingOptions) -> Pieces:
-    return read_text_file(file.path, file.name, options.encoding, Notes()).pieces
 
 
 def _spoken_by_one(passage: Passage) -> str:

@@ -31,7 +31,7 @@ from folio.tokens.token_file import let_go, open_token_file, write_token_file
 CHUNK_TOKENS = 1 << 20
 BIN_BITS = 16
 """The highest bits of a key; documents that agree in them are held out together or not at all."""
-SHOWN_REFUSED = 20
+SHOWN_FILES = 20
 
 Sides = NDArray[np.uint8]
 TRAIN, VALIDATION, COPY = range(3)
@@ -79,8 +79,12 @@ def join(
         return index
     tell(f"joining {amount(len(shards), 'shard')}")
     refused = {name: why for record in records for name, why in record["refused"].items()}
-    for name, why in list(refused.items())[:SHOWN_REFUSED]:
+    for name, why in list(refused.items())[:SHOWN_FILES]:
         tell(f"warning: {name} is left out: {why}")
+    # Shards that were made before warnings were noted do not have them.
+    noted = {name: why for record in records for name, why in record.get("warnings", {}).items()}
+    for name, why in list(noted.items())[:SHOWN_FILES]:
+        tell(f"warning: {name}: {'; '.join(why)}")
     tokenizer = load(store.tokenizer_file)
     contents = [Content(*file.open(tokenizer.fingerprint)) for file in files]
     sides = _sides(contents, corpus)
@@ -92,7 +96,7 @@ def join(
         "of": address,
         **_counts_of(contents, sides),
         **_write(store, contents, sides, tokenizer),
-        "refused": dict(list(refused.items())[:SHOWN_REFUSED]),
+        "refused": dict(list(refused.items())[:SHOWN_FILES]),
         "n_refused": len(refused),
         "shards": [
             {"key": key, "name": name, **{n: record[n] for n in ("documents", "characters")}}

@@ -177,7 +177,7 @@ def _answer_to(request: dict[str, Any], store: Store, first: Group) -> dict[str,
     with Pool(1, lambda: Process("folio.store.worker")) as pool:
         note = store.path / ".reading"
         try:
-            return pool.submit(lambda _: ask(pool.worker, request, note)).result()
+            return pool.submit(ask, pool.worker, request, note).result()
         except LostError:
             raise UserError(
                 f"The vocabulary could not be learned: its process died while it read "
@@ -246,7 +246,7 @@ def _make_shards(
 
     making = defaultdict[str, Lock](Lock)  # of files that are there twice
 
-    def make(_: Process, group: Group) -> _Done:
+    def make(group: Group) -> _Done:
         key = group.key(options, fingerprint, sequence, FORMAT)
         with making[key]:
             if Shard(store.shards_folder, key).is_complete():

@@ -9,17 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from folio.corpus.archives import head_of
 from folio.corpus.extraction import missing_library
-from folio.corpus.files import Findings, find_files, is_source, printable
-from folio.corpus.formats.first_look import is_mailbox
+from folio.corpus.files import Findings, find_files, is_plain, is_source, printable
+from folio.corpus.formats.first_look import begins_as_mailbox
 from folio.corpus.formats.known import MAILBOX, Format, format_of, without_compression
 from folio.corpus.reading import ReadingOptions
 from folio.errors import UserError
 from folio.storage import sha256_of
 
 SHARD_BYTES = 32 << 20
-"""Files that follow each other make a shard together until they have so many bytes; a larger file
-makes one alone."""
+"""Files that follow each other make a shard together until they have so many bytes, or half as many
+on average; a larger file makes one alone."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _grouped(paths: Iterator[tuple[str, int]]) -> Iterator[Group]:
     waiting: list[str] = []
     n_bytes = 0
     for path, size in paths:
-        if waiting and n_bytes + size > SHARD_BYTES:
+        if waiting and (n_bytes + size > SHARD_BYTES or _begins_shard(path, size)):
             yield Group(tuple(waiting), n_bytes)
             waiting, n_bytes = [], 0
         waiting.append(path)
@@ -112,6 +113,16 @@ def _grouped(paths: Iterator[tuple[str, int]]) -> Iterator[Group]:
         yield Group(tuple(waiting), n_bytes)
 
 
+def _begins_shard(path: str, size: int) -> bool:
+    """Whether a shard begins with a file. Its own name and size decide, so that a file that is
+    added moves the borders of few shards.
+    """
+    drawn = hashlib.sha256(json.dumps([Path(path).name, size]).encode("ascii")).digest()
+    return int.from_bytes(drawn[:8]) * SHARD_BYTES < 2 * size << 64
+
+
 def _format(path: str) -> Format | None:
     name = Path(without_compression(path)).name
-    return format_of(name) or (MAILBOX if is_mailbox(name, Path(path)) else None)
+    if (known := format_of(name)) or is_plain(name):
+        return known
+    return MAILBOX if begins_as_mailbox(head_of(Path(path))) else None

@@ -114,6 +114,7 @@ def writing(shard: Shard, tokenizer: Tokenizer, per: Sequence) -> Iterator[Shard
         "characters": writer.n_characters,
         "lost_bytes": writer.lost_bytes.tolist(),
         "refused": writer.refused,
+        "warnings": writer.warnings,
         "bytes": {name: file.stat().st_size for name, file in files.items()},
         "sha256": {name: sha256_of(file) for name, file in files.items()},
     }
@@ -145,6 +146,8 @@ class ShardWriter:
         """Those that the vocabulary lacks, and of how many; as Tokenizer.lost_bytes."""
         self.refused: dict[str, str] = {}
         """Why each file was left out that could not be read."""
+        self.warnings: dict[str, list[str]] = {}
+        """What is to be said of files that were read."""
 
     def add(self, pieces: Iterator[str]) -> None:
         """Add a document; an empty one is left out."""

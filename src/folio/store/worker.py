@@ -14,6 +14,7 @@ from typing import Any
 from folio.config import from_table
 from folio.corpus.extraction_worker import limit_memory
 from folio.corpus.files import Findings, SourceFile
+from folio.corpus.formats.passage import Notes
 from folio.corpus.processes import requests
 from folio.corpus.reading import ReadingOptions
 from folio.corpus.streaming import RefusedError, texts_of, unpacked_files
@@ -176,20 +177,27 @@ def make_shard(
         UserError: the disk is full.
     """
     unpacked = _unpacked(shard)
-    findings = Findings()
     try:
         with writing(shard, tokenizer, sequence) as writer:
             for path in paths:
+                findings = Findings()
                 for file in _files_of(path, findings, unpacked, reading):
-                    mark = writer.mark()
+                    mark, notes = writer.mark(), Notes()
                     try:
-                        for pieces in texts_of(file, options):
+                        for pieces in texts_of(file, options, notes):
                             writer.add(pieces)
                     except RefusedError as error:
                         writer.go_back(mark)
                         findings.refuse(file.name, str(error))
-            refused = findings.refused.items()
-            writer.refused = {_short(name, paths): why for name, why in refused}
+                        continue
+                    if writer.mark().n_documents == mark.n_documents:
+                        findings.refuse(file.name, "it has no text")
+                    elif notes.warnings:
+                        writer.warnings[_short(file.name, paths)] = notes.warnings
+                refused = findings.refused.items()
+                writer.refused |= {_short(name, paths): why for name, why in refused}
+                if skipped := findings.warnings():
+                    writer.warnings[Path(path).name] = skipped
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
 

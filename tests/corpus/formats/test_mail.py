@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gzip
+import io
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import pytest
 from folio.corpus.corpus import CorpusConfig, read_corpus, read_documents
 from folio.corpus.formats.mail_text import written
 from folio.corpus.formats.passage import Notes
-from tests.corpus.making import write
+from tests.corpus.making import write, zip_of
 
 MAIL = (
     "From: Anna <anna@example.org>\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\nMIME-Version: 1.0\n"
@@ -172,9 +175,20 @@ def test_a_mailbox_of_windows_or_after_empty_lines_is_read(tmp_path: Path, befor
     assert bodies(tmp_path, before + mailbox) == ["One.", "Two."]
 
 
-@pytest.mark.parametrize("name", ["Inbox", "Sent.mbox/mbox"])
-def test_a_mailbox_without_a_suffix_is_found_in_a_folder_and_read_as_one(tmp_path: Path, name: str):
-    write(tmp_path, name, f"{BEGIN}Subject: x\n\nOne.\n\n{BEGIN}\nTwo.\n")
+@pytest.mark.parametrize(
+    "name", ["Inbox", "Sent.mbox/mbox", "Letters.2019", "Inbox.gz", "a.zip", "a.tar"]
+)
+def test_a_mailbox_of_any_name_is_found_wherever_it_lies_and_read_as_one(tmp_path: Path, name: str):
+    mailbox = f"{BEGIN}Subject: x\n\nOne.\n\n{BEGIN}\nTwo.\n".encode()
+    if name == "a.zip":
+        write(tmp_path, name, zip_of({"Mail/Inbox": mailbox}))
+    elif name == "a.tar":
+        with tarfile.open(tmp_path / name, "w") as file:
+            info = tarfile.TarInfo("Mail/Inbox")
+            info.size = len(mailbox)
+            file.addfile(info, io.BytesIO(mailbox))
+    else:
+        write(tmp_path, name, gzip.compress(mailbox) if name.endswith(".gz") else mailbox)
     write(tmp_path, "Makefile", "From here: there\n")
     for source in (tmp_path, tmp_path / name):
         reading = read_documents([str(source)], CorpusConfig())

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import codecs
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from folio.corpus.formats.known import MARKED, WHATSAPP, Format
 from folio.corpus.formats.plain import MARKS
 from folio.corpus.formats.whatsapp import begins_as_chat
 
 BLOCK_BYTES = 1 << 20
-LINE_BYTES = 1000
-"""How much of the first line of a file without a suffix is looked at."""
 
 
 def first_look(path: Path) -> Format | None:
@@ -34,20 +32,13 @@ def first_look(path: Path) -> Format | None:
     return WHATSAPP if begins_as_chat(first) else None
 
 
-def is_mailbox(name: str, path: Path) -> bool:
-    """Whether a file is a mailbox as Thunderbird and Apple Mail name it, without a suffix.
-
-    Args:
-        name: what the file is called, without the suffix of its compression.
-        path: where its bytes are.
+def begins_as_mailbox(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is a mailbox, which Thunderbird and Apple Mail
+    name as the user calls it: `Inbox`, `Letters.2019`.
     """
-    if PurePath(name).suffix:
+    line = head.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n").partition(b"\n")[0]
+    if not line.startswith(b"From "):
         return False
     from folio.corpus.formats.mail import ENVELOPE  # here, since few files need what it imports
 
-    try:
-        with path.open("rb") as file:
-            head = file.read(LINE_BYTES).removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n")
-    except OSError:  # reported when the file is read
-        return False
-    return ENVELOPE.match(head.partition(b"\n")[0]) is not None
+    return ENVELOPE.match(line) is not None

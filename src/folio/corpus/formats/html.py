@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from folio.corpus.encodings import decode
 from folio.corpus.formats.markup import FIELDS, Event, events_of_html, events_of_xhtml
@@ -47,6 +48,9 @@ LINES = frozenset((
     "div", "li", "dt", "dd", "tr", "caption", "figcaption", "summary", "legend", "tbody", "thead",
     "tfoot", "center", "hgroup", "search", "dialog",
 ))  # fmt: skip
+CELL_CHARACTERS = 100
+"""A cell of at most so many is one line of its row, whatever line breaks it has; a longer one, such
+as a poem in a page that is laid out as a table, keeps them."""
 PREFORMATTED = frozenset(("pre", "listing", "xmp", "plaintext"))
 
 _CHARSET = re.compile(rb"""<(?:meta|\?xml)[^>]*?(?:charset|encoding)\s*=\s*["']?([\w-]+)""", re.I)
@@ -112,7 +116,7 @@ class _Walk:
         self.title: list[str] = []
         self.unseen: list[str] = []  # reasons, from the first hidden element inwards
         self.open: list[str] = []
-        self.cells: list[bool] = []  # whether each open element has had a cell
+        self.cells: list[list[range]] = []  # of each open element the texts of its cells so far
 
     def take(self, event: Event) -> None:
         """Process the next event of the page."""
@@ -139,19 +143,21 @@ class _Walk:
             self.writer.end_line(min(self.writer.waiting + 1, 2))
         elif tag in ("td", "th") and self.cells:
             self.writer.begin_cell(is_first=not self.cells[-1])
-            self.cells[-1] = True
+            self.cells[-1].append(range(0))
         self.open.append(tag)
-        self.cells.append(False)
+        self.cells.append([])
 
     def end(self, tag: str) -> None:
         self.open.pop()
-        self.cells.pop()
+        texts = list(filter(None, self.cells.pop()))
+        if len(texts) > 1:
+            self.writer.join_lines(texts)
         if self.unseen:
             self.unseen.pop()
         elif tag in PARAGRAPHS or tag in LINES:
             self.writer.end_line(2 if tag in PARAGRAPHS else 1)
         elif tag in ("td", "th") and self.cells:
-            self.writer.end_cell()
+            self.cells[-1][-1] = self.writer.end_cell()
 
     def text(self, text: str) -> None:
         if self.open[-1:] == ["title"] and "head" in self.open[-2:] and not self.title:
@@ -181,7 +187,8 @@ class _Writer:
         self.waiting = 0
         self.space = False
         self.n_line_ends = 0
-        self.cells: list[int | None] = []  # for each open cell, the line ends before its text
+        # For each open cell, the line ends before its text, and the number of its first part.
+        self.cells: list[tuple[int, int] | None] = []
 
     def words(self, text: str, preformatted: bool) -> None:
         """Append text inside a block."""
@@ -199,7 +206,7 @@ class _Writer:
         for i in range(len(self.cells) - 1, -1, -1):  # the cells that begin with this text
             if self.cells[i] is not None:
                 break
-            self.cells[i] = self.n_line_ends
+            self.cells[i] = self.n_line_ends, len(self.parts)
         self.n_line_ends += text.count("\n")
         if not preformatted and text.endswith(" "):
             self.space, text = True, text[:-1]
@@ -219,10 +226,28 @@ class _Writer:
         self.space = False
         self.cells.append(None)
 
-    def end_cell(self) -> None:
-        """End a cell; one of a single line leaves it to the next cell, whatever its blocks are."""
-        if self.cells.pop() == self.n_line_ends:
+    def end_cell(self) -> range:
+        """End a cell; one of a single line leaves it to the next cell, whatever its blocks are.
+
+        Returns:
+            The parts of its text.
+        """
+        n_line_ends, begin = self.cells.pop() or (-1, len(self.parts))
+        text = range(begin, len(self.parts))
+        if n_line_ends == self.n_line_ends or self._fits_line(text):
             self.waiting = 0
+        return text
+
+    def join_lines(self, texts: list[range]) -> None:
+        """Have the cells of a row, given by their parts, take one line each, unless one is long."""
+        for i in chain.from_iterable(filter(self._fits_line, texts)):
+            self.parts[i] = self.parts[i] if self.parts[i] != "\n" else " "
+
+    def _fits_line(self, text: range) -> bool:
+        """Whether the text of a cell is short, and no paragraphs, list or table."""
+        parts = self.parts[text.start : text.stop]
+        apart = {"\n\n", "\t"}.isdisjoint(parts)
+        return bool(parts) and apart and sum(map(len, parts)) <= CELL_CHARACTERS
 
     def _end_waiting_lines(self) -> None:
         if self.waiting and self.parts:

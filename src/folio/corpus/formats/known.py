@@ -51,7 +51,7 @@ class Format:
 
 
 MAILBOX = Format(
-    "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=7
+    "mbox", (".mbox",), "mail.read_mbox", takes="path", settings=("mail_headers",), revision=8
 )
 FORMATS = (
     Format(
@@ -63,11 +63,11 @@ FORMATS = (
         "html.read_html",
         "selectolax",
         furniture=True,
-        revision=5,
+        revision=6,
     ),
     Format("docx", (".docx", ".docm"), "docx.read_docx", "defusedxml", revision=6),
     Format("odt", (".odt", ".ott", ".ods", ".odp"), "odt.read_odt", "defusedxml", revision=6),
-    Format("epub", (".epub",), "epub.read_epub", "selectolax", furniture=True, revision=5),
+    Format("epub", (".epub",), "epub.read_epub", "selectolax", furniture=True, revision=6),
     Format("xlsx", (".xlsx", ".xlsm"), "workbook.read_xlsx", "defusedxml", revision=5),
     Format("pptx", (".pptx", ".pptm"), "slides.read_pptx", "defusedxml", revision=4),
     MAILBOX,
@@ -77,9 +77,9 @@ FORMATS = (
         "mail.read_saved_page",
         "selectolax",
         furniture=True,
-        revision=4,
+        revision=5,
     ),
-    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=6),
+    Format("eml", (".eml",), "mail.read_eml", settings=("mail_headers",), revision=7),
     Format(
         "subtitles",
         (".srt", ".vtt", ".sbv", ".ass", ".ssa"),
@@ -92,7 +92,7 @@ FORMATS = (
         "chats.read_json",
         settings=("text_column", "chat_times", "conversations"),
         laid_out=False,
-        revision=7,
+        revision=8,
     ),
     Format(
         "parquet",
@@ -104,7 +104,7 @@ FORMATS = (
         laid_out=False,
         accounts=False,
         extra="parquet",
-        revision=6,
+        revision=7,
     ),
     Format("csv", (".csv",), "tables.read_csv", takes="rows", laid_out=False, revision=4),
     Format("tsv", (".tsv",), "tables.read_tsv", takes="rows", laid_out=False, revision=4),
@@ -115,9 +115,9 @@ FORMATS = (
         takes="rows",
         settings=("conversations",),
         laid_out=False,
-        revision=6,
+        revision=7,
     ),
-    Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False),
+    Format("notebook", (".ipynb",), "notebook.read_notebook", laid_out=False, revision=4),
     Format("org", (".org",), "org.read_org", takes="rows", laid_out=False, revision=4),
     Format("latex", (".tex", ".ltx"), "latex.read_latex", revision=6),
     Format(

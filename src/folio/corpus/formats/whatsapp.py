@@ -64,7 +64,7 @@ def begins_as_chat(head: bytes) -> bool:
     first = [_HEAD.match(line) for line in lines[:FIRST_LINES]]
     if not any(first[:1]) or sum(map(bool, first)) < 2:
         return False
-    found = list(filter(None, map(_HEAD.match, lines)))
+    found = list(filter(None, [*first, *map(_HEAD.match, lines[FIRST_LINES:])]))
     n_spoken = sum(_SPEAKER.match(head.string, head.end()) is not None for head in found)
     return 2 * n_spoken > len(found)
 
