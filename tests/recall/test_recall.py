@@ -155,6 +155,14 @@ def test_where_no_new_text_was_compared_no_share_of_it_is_told(measured: Recall)
         assert "new text, 0 passages" not in told and "never read" not in told
 
 
+def test_the_tables_fit_into_80_columns(measured: Recall):
+    all_of_many = dict.fromkeys(measured.heart.text, Share(4096, 4096, 0.0))
+    heart = replace(measured.heart, text=all_of_many, repeated=all_of_many, new=all_of_many)
+    told = "\n".join(lines_of(replace(measured, heart=heart)))
+    begin, end = told.index("passages of"), told.index("recognized:")
+    assert max(map(len, told[begin:end].splitlines())) <= 80
+
+
 def test_a_model_that_learned_nothing_is_not_said_to_have_learned(tmp_path: Path):
     texts = [prose(120, seed) for seed in range(20)]
     opened = train_on(write_documents(tmp_path / "texts", texts), "untrained", steps=1)
