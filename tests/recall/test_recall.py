@@ -135,7 +135,7 @@ def test_where_no_passage_counts_the_true_reason_is_told(
     for told in (verdict_of(recall).sentence, printed, page):
         assert words in told
         assert ("too short" in told) == (not often and not patterns)
-    row = re.search(r"240 that stand more than 5 times +120  50\.0 %", printed)
+    row = re.search(r"240 that stand > 5 times +120  50\.0 %", printed)
     assert (row is not None) == bool(often)
     assert ("of it, more than 5 times there" in page) == bool(often)
     assert ("it goes on with 50% of them in 100 tries" in printed) == bool(patterns)
