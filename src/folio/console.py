@@ -366,7 +366,7 @@ def columns(text: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """A text of at most so many columns; where something is cut off, it ends with a tilde.
+    """A text of at most so many columns, 1 or more; one that is cut ends with a tilde.
 
     >>> cut("loss", 4), cut("losses", 4), cut("漢字漢字", 6)
     ('loss', 'los~', '漢字~')
