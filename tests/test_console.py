@@ -199,3 +199,12 @@ def test_a_bar_shows_the_steps_and_the_loss_at_any_width(
 def test_columns_of_wide_characters_stand_below_each_other():
     first, second = table(["token", "n"], [["漢字", "1"], ["abcd", "2"]]).splitlines()[1:]
     assert first == "漢字   1" and second == "abcd   2"  # each of the two takes two columns
+
+
+def test_words_of_wide_characters_are_folded_where_the_terminal_ends(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("COLUMNS", "24")
+    monkeypatch.setattr(sys, "stdout", stream := Stream(tty=True))
+    show_fact("text", "漢字漢字 漢字 abc")
+    assert stream.getvalue() == "text        漢字漢字\n            漢字 abc\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from folio.console import cut
 from folio.curves import Series, height_of, ticks
 
 BLOCKS, LETTERS = "█░▒▓", "#o+x"
@@ -55,7 +56,7 @@ def draw_blocks(
     between = " " * max(1, n - len(ends[0]) - len(ends[1]))
     lines += [f"{'':>{margin}} +{'-' * n}", f"{'':>{margin}}  {between.join(ends)}"]
     lines += [f"{marks[i % len(marks)]} {one.label}" for i, one in enumerate(series)]
-    return "\n".join(line if len(line) <= width else line[: width - 1] + "~" for line in lines)
+    return "\n".join(cut(line, width) for line in lines)
 
 
 def _has(characters: str, encoding: str | None) -> bool:

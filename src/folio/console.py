@@ -11,7 +11,6 @@ import shutil
 import signal
 import stat
 import sys
-import textwrap
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -130,9 +129,19 @@ def show_fact(label: str, text: str, indent: int = 12) -> None:
     """Print words behind a label; on a terminal, those that do not fit go below each other."""
     if sys.stdout.isatty():
         room = max(shutil.get_terminal_size().columns, 2 * indent) - indent
-        lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
-        text = ("\n" + " " * indent).join(lines)
+        text = ("\n" + " " * indent).join(_lines(text, room))
     show(padded(label, indent) + text)
+
+
+def _lines(text: str, room: int) -> list[str]:
+    """The words of a text, in lines of at most so many columns, unless a word has more."""
+    lines = list[str]()
+    for word in text.split(" "):
+        if lines and columns(f"{lines[-1]} {word}") <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def say(line: str) -> None:
@@ -354,6 +363,19 @@ def columns(text: str) -> int:
     """
     shown = [c for c in text if not unicodedata.combining(c)]
     return len(shown) + sum(unicodedata.east_asian_width(c) in "WF" for c in shown)
+
+
+def cut(text: str, width: int) -> str:
+    """A text of at most so many columns, 1 or more; one that is cut ends with a tilde.
+
+    >>> cut("loss", 4), cut("losses", 4), cut("漢字漢字", 6)
+    ('loss', 'los~', '漢字~')
+    """
+    if columns(text) <= width:
+        return text
+    while columns(text) >= width:
+        text = text[:-1]
+    return f"{text}~"
 
 
 def padded(text: str, width: int, right: bool = False) -> str:

@@ -135,7 +135,7 @@ def test_where_no_passage_counts_the_true_reason_is_told(
     for told in (verdict_of(recall).sentence, printed, page):
         assert words in told
         assert ("too short" in told) == (not often and not patterns)
-    row = re.search(r"240 that stand more than 5 times +120  50\.0 %", printed)
+    row = re.search(r"240 that stand > 5 times +120  50\.0 %", printed)
     assert (row is not None) == bool(often)
     assert ("of it, more than 5 times there" in page) == bool(often)
     assert ("it goes on with 50% of them in 100 tries" in printed) == bool(patterns)
@@ -153,6 +153,14 @@ def test_where_no_new_text_was_compared_no_share_of_it_is_told(measured: Recall)
         assert "chance" not in sentence and "new text 0" not in sentence
         told = "\n".join(lines_of(recall)) + recall_page(recall)
         assert "new text, 0 passages" not in told and "never read" not in told
+
+
+def test_the_tables_fit_into_80_columns(measured: Recall):
+    all_of_many = dict.fromkeys(measured.heart.text, Share(4096, 4096, 0.0))
+    heart = replace(measured.heart, text=all_of_many, repeated=all_of_many, new=all_of_many)
+    told = "\n".join(lines_of(replace(measured, heart=heart)))
+    begin, end = told.index("passages of"), told.index("recognized:")
+    assert max(map(len, told[begin:end].splitlines())) <= 80
 
 
 def test_a_model_that_learned_nothing_is_not_said_to_have_learned(tmp_path: Path):

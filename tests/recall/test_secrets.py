@@ -121,9 +121,11 @@ def test_nothing_is_missed_or_told_twice_wherever_the_pieces_end():
         assert [(f.string, f.start) for f in find_in_pieces(pieces, ["watchword"])] == whole
 
 
-def test_given_strings_that_overlap_are_all_found():
-    found = find_in_pieces(["my abcdefghi here"], ["abcdef", "defghi"])
-    assert [(f.string, f.start) for f in found] == [("abcdef", 3), ("defghi", 6)]
+def test_given_strings_that_overlap_are_all_found_and_hidden():
+    text, strings = "my abcdefghi here", ["abcd", "abcdef", "defghi"]
+    found = find_in_pieces([text], strings)
+    assert [(f.string, f.start) for f in found] == [("abcd", 3), ("abcdef", 3), ("defghi", 6)]
+    assert Mask(strings)(text) == "my a•••••••• here"
 
 
 def test_masks_keep_the_length_and_hide_what_is_long_enough():

@@ -65,6 +65,7 @@ def test_without_an_alarm_the_verdict_is_as_before():
         (Share(20, 500, 0.01), Share(0, 400, 0.0), False),  # 4 %
         (Share(100, 500, 0.02), Share(90, 450, 0.02), False),  # new text as well: it invites to it
         (Share(40, 500, 0.04), Share(0, 400, 0.0), False),  # 8 %, in one document
+        (Share(50, 500, 0.01), Share(0, 10, 0.0), False),  # one of ten would have been as many
     ],
 )
 def test_an_alarm_needs_a_share_and_certainty(known: Share, new: Share, alarming: bool):

@@ -10,6 +10,7 @@ import pytest
 
 import folio
 from folio.blocks import draw_blocks
+from folio.console import columns
 from folio.curves import Series
 from folio.run import opening, paired
 from folio.run.comparison import differences, validation_series, write_comparison
@@ -176,10 +177,11 @@ def test_the_page_has_the_curves_the_table_and_what_can_be_said(
 @pytest.mark.parametrize("width", [40, 80])
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii", None])
 def test_curves_fit_the_terminal_and_its_encoding(width: int, encoding: str | None):
-    series = [Series("a" * 60, [0, 100], [3.0, 1.0]), Series("b", [0, 50, 100], [3.0, 2.5, 2.0])]
+    name = "a" * 60 if encoding != "utf-8" else "aaa" + "漢" * 60
+    series = [Series(name, [0, 100], [3.0, 1.0]), Series("b", [0, 50, 100], [3.0, 2.5, 2.0])]
     drawn = draw_blocks(series, width, encoding=encoding)
     lines = drawn.splitlines()
-    assert max(map(len, lines)) == width
+    assert max(map(columns, lines)) == width
     drawn.encode(encoding or "ascii")
     marks = ("█", "░") if encoding == "utf-8" else ("#", "o")
     assert all(any(mark in line for line in lines[:12]) for mark in marks)

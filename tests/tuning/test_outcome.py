@@ -11,7 +11,10 @@ import pytest
 
 pytest.importorskip("optuna", reason="folio tune needs Optuna: pip install foliolm[tune]")
 
+from folio.config import Table
 from folio.tuning.outcome import count_tied, look
+from folio.tuning.page import summary
+from folio.tuning.space import DEFAULT_SPACE, MUON_SPACE
 from folio.tuning.study import Study
 from folio.tuning.worker import work
 from tests.tuning.studies import RECIPE, MakeStudy, never
@@ -24,6 +27,17 @@ def test_ties_are_within_what_seeds_explain(far: float, n_tied: int):
     means = [1.0, 1.01, 1.0 + far, 1.1]
     pairs = [[m - 0.01 / 2**0.5, m + 0.01 / 2**0.5] for m in means]
     assert count_tied([*pairs, []]) == n_tied
+
+
+@pytest.mark.parametrize("space", [DEFAULT_SPACE, MUON_SPACE])
+def test_the_table_of_a_study_fits_into_80_columns(finished: Study, space: Table):
+    drawn: Table = {f"{part}.{name}": 0.00123 for part in space for name in space[part]}
+    outcome = look(finished, finished.connect())
+    rows = [replace(row, values=drawn, parameters=99_000_000, seconds=3599) for row in outcome.rows]
+    told = summary(finished, replace(outcome, rows=rows, best=rows[:1]))
+    tables = told[: told.index("trials  ")]
+    assert max(map(len, tables.splitlines())) <= 80
+    assert "n_layers" in tables and tables.count("0.00123") == len(drawn) * len(rows)
 
 
 def test_without_a_second_seed_nothing_is_tied():

@@ -285,8 +285,10 @@ def without_duplicates(split: Split, remove: str, family_of: dict[str, str]) -> 
 
 
 def without_held_out(split: Split, family_of: dict[str, str]) -> Split:
-    """Leave text out of training that is held out of a relative: a tail may stand in other
-    documents of its family, and a chapter that the user holds out in its book.
+    """Leave held-out text out of the training documents that have a relative of which some is held
+    out: a tail may stand in other documents of its family, and a chapter that the user holds out in
+    its book. What they share with the held-out text of others goes, too, so that less is known
+    rather than more.
 
     Args:
         split: of whole documents, or of their tails. Documents that it chose by family have no

@@ -31,8 +31,12 @@ class Share:
         return self.count / self.of if self.of else 0.0
 
     def above(self, other: Share, errors: float = 2.0) -> bool:
-        """Whether it exceeds another share by more than chance would explain."""
-        return self.value - other.value > errors * math.hypot(self.error, other.error)
+        """Whether it exceeds another share by more than chance would explain.
+
+        Where none of the others was chosen, one may have been missed by chance: that is the error.
+        """
+        of_other = 1 / other.of if other.of and not other.count else other.error
+        return self.value - other.value > errors * math.hypot(self.error, of_other)
 
     def __str__(self) -> str:
         """In percent, with the error if it is known."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 CARRIED = 400
 """Characters that are looked at again with the next piece, so that nothing is cut in two."""
@@ -79,8 +80,8 @@ def find_in_pieces(pieces: Iterable[str], strings: Sequence[str]) -> Iterator[Fo
         pieces: the text.
         strings: the user's own secrets.
     """
-    longest_first = sorted(strings, key=len, reverse=True)
-    own = re.compile(f"(?=({'|'.join(map(re.escape, longest_first))}))")  # they may overlap
+    given_ones = set(strings)
+    own = _longest_at_each_place(strings)
     carried = max([CARRIED, *(2 * len(string) for string in strings)])
     window, begin, told = "", 0, 0  # told: characters of the whole text that were looked at
     for text, is_last in _with_last(pieces):
@@ -88,7 +89,12 @@ def find_in_pieces(pieces: Iterable[str], strings: Sequence[str]) -> Iterator[Fo
         # What touches the end may go on in the next piece.
         safe = len(window) if is_last else max(len(window) - carried // 2, 0)
         matches = own.finditer(window) if strings else ()
-        hits = [Found(GIVEN, match[1], match.start()) for match in matches]
+        hits = [
+            Found(GIVEN, begun, match.start())
+            for match in matches
+            for begun in accumulate(match[1])  # one may begin another
+            if begun in given_ones
+        ]
         given = [(hit.start, hit.start + len(hit.string)) for hit in hits]
         hits += [
             hit
@@ -113,6 +119,14 @@ def _lines_with(hint: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
         yield start, stop
 
 
+def _longest_at_each_place(strings: Iterable[str]) -> re.Pattern[str]:
+    """A pattern that finds strings, as its first group, also where they overlap; of those that
+    begin at one place the longest.
+    """
+    longest_first = sorted(set(strings), key=len, reverse=True)
+    return re.compile(f"(?=({'|'.join(map(re.escape, longest_first)) or '(?!)'}))")
+
+
 def masked(string: str, kind: str = "") -> str:
     """Mask nearly all characters of a secret; the length is kept.
 
@@ -131,14 +145,14 @@ class Mask:
 
     def __init__(self, strings: Sequence[str]) -> None:
         """Strings that are hidden wherever they stand, also where an edge of a text cuts them."""
-        longest_first = sorted({s for s in strings if s}, key=len, reverse=True)
-        self.own = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        self.joined = "\0".join(["", *longest_first, ""])
-        self.longest = len(longest_first[0]) if longest_first else 0
+        strings = [*filter(None, strings)]
+        self.own = _longest_at_each_place(strings)
+        self.joined = "\0".join(["", *dict.fromkeys(strings), ""])
+        self.longest = max(map(len, strings), default=0)
 
     def __call__(self, text: str) -> str:
         """The text, of the same length."""
-        own = [Found(GIVEN, match[0], match.start()) for match in self.own.finditer(text)]
+        own = [Found(GIVEN, match[1], match.start()) for match in self.own.finditer(text)]
         hidden = [*text]
         for found in [*own, *find_personal(text)]:
             for place, shown in enumerate(masked(found.string, found.kind), found.start):

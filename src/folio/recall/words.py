@@ -224,15 +224,15 @@ def lines_of(recall: Recall) -> Iterator[str]:
         [f"  {name}, {n:,} {which}", *_cells(shares)]
         for name, which, shares in (
             (recall.looked_in, "passages", heart.text),
-            ("of it", "that stand more than 5 times", heart.repeated),
+            ("of it", "that stand > 5 times", heart.repeated),
             ("new text", "passages", heart.new),
         )
         if (n := shares["at once"].of)
     ]
     if rows:
         head = [
-            f"passages of {heart.suffix_characters:.0f} characters, after at least the "
-            f"{heart.prefix_characters:.0f} before them",
+            f"passages of {heart.suffix_characters:.0f} characters,\n"
+            f"after at least the {heart.prefix_characters:.0f} before them",
             *TRIES,
         ]
         yield table(head, rows)
@@ -243,7 +243,7 @@ def lines_of(recall: Recall) -> Iterator[str]:
         )
     n = sum(len(match.codes) for sample in recall.samples for match in sample.matches)
     head = [
-        f"copies, in {n:,} characters that it wrote at {recall.config.temperature:g}",
+        f"copies, in {n:,} characters\nthat it wrote at {recall.config.temperature:g}",
         f"of >= {recall.length}",
         "nearly",
         "longest",

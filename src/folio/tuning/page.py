@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FixedTrial
 
 from folio.config import merge, to_toml
-from folio.console import amount, duration, table
+from folio.console import amount, columns, duration, table
 from folio.pictures import Axis, svg_history, svg_parallel, svg_slices
 from folio.recipe.recipe import make_recipe
 from folio.report import html_bars, html_page, html_table
@@ -22,6 +22,10 @@ from folio.tuning.watching import short, show_value
 
 SHOWN = 8
 """Trials in the printed table."""
+WIDTH = 80
+"""Columns of a terminal, at least."""
+LONG_NAME = 14
+"""Characters of a setting's name above which it takes two lines of a header."""
 WORDS = ("no", "first", "first two", "first three", "first four")
 
 
@@ -42,7 +46,7 @@ def write_best(study: Study, outcome: Outcome) -> None:
 
 def summary(study: Study, outcome: Outcome) -> str:
     """A few lines about the study for the terminal."""
-    lines = [table(*_trial_table(outcome, SHOWN)), ""]
+    lines = [f"{of}\n" for of in _tables(outcome)]
     facts = [("trials", _counts(outcome)), ("cost", cost(outcome))]
     if outcome.best:
         facts += [
@@ -58,6 +62,18 @@ def summary(study: Study, outcome: Outcome) -> str:
             ("look", f"optuna-dashboard {study.journal_file}  (pip install optuna-dashboard)")
         ]
     return "\n".join([*lines, *(f"{name:<8}{words}" for name, words in facts)])
+
+
+def _tables(outcome: Outcome) -> list[str]:
+    """The first trials; their settings below, where both are too wide for a terminal."""
+    header, rows = _trial_table(outcome, SHOWN)
+    n = len(header) - len(_names(outcome))
+    whole = table(header, rows)
+    if max(map(columns, whole.splitlines())) <= WIDTH:
+        return [whole]
+    names = [name.replace("_", "_\n", len(name) > LONG_NAME) for name in header[n:]]
+    settings = [row[:1] + row[n:] for row in rows]
+    return [table(header[:n], [row[:n] for row in rows]), table([header[0], *names], settings)]
 
 
 def write_page(study: Study, outcome: Outcome) -> None:
