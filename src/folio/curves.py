@@ -23,15 +23,14 @@ FEW_POINTS = 10
 """Of a series with fewer, none is cropped."""
 DASHES = ("none", "7 3", "2 3", "9 3 2 3", "12 4", "4 6")
 
-SHAPES = """
+STYLE = (
+    """
 .drawn text { fill: var(--faint); font-variant-numeric: tabular-nums }
 .drawn .over { paint-order: stroke; stroke: var(--ground); stroke-width: 4px }
 .drawn .grid { stroke: var(--line) } .drawn .mark { stroke: var(--faint); stroke-dasharray: 4 3 }
 .drawn .line { fill: none; stroke: currentColor; stroke-width: 2 }
 .drawn .band { fill: currentColor; opacity: .16 }
 """
-STYLE = (
-    SHAPES
     + "\n".join(
         f".c{i} {{ color: var(--c{i}) }} .drawn .d{i} {{ stroke-dasharray: {dash} }}"
         for i, dash in enumerate(DASHES)

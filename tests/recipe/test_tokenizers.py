@@ -12,20 +12,16 @@ from folio.config import merge, read_toml
 from folio.errors import UserError
 from folio.evaluation.score import bits_per_byte
 from folio.recipe.prepare import prepare
-from folio.recipe.recipe import Recipe, make_recipe
+from folio.recipe.recipe import make_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.opening import open_run
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from folio.tokenizers.config import AUTO_CHARACTERS, TokenizerConfig, resolve
-from tests.recipe.test_resume import TINY, stop_at, weights_of
+from tests.recipe.test_resume import recipe_of, stop_at, weights_of
 
 BPE = {"tokenizer": {"kind": "bpe", "vocab_size": 280}}
-
-
-def recipe_of(book: Path, **changes: Any) -> Recipe:
-    return make_recipe(merge(TINY, {"corpus": {"sources": [str(book)]}}, changes))
 
 
 def test_a_run_on_bpe_resumes_exactly_samples_and_has_bits_per_byte(book: Path):

@@ -55,6 +55,12 @@ def test_after_the_horizon_the_rate_stays():
     assert lr_scale_at(config, 500, 1000) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("without", [{"cooldown_fraction": 0.0}, {"warmup_fraction": 1.0}])
+def test_without_a_decay_the_rate_stays_at_the_peak_after_the_horizon(without: dict[str, float]):
+    config = from_table(ScheduleConfig, {"kind": "linear", "horizon_steps": 10} | without)
+    assert [lr_scale_at(config, step, 100) for step in (9, 10, 99)] == [1.0, 1.0, 1.0]
+
+
 def test_windows_of_a_longer_run_are_short_for_as_many_steps():
     config = ScheduleConfig(short_fraction=0.25, short_length=16, horizon_steps=200)
     lengths = [window_length(config, 64, step, 100) for step in range(100)]

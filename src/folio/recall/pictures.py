@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 
@@ -30,26 +29,6 @@ def novelty_picture(lines: Sequence[Line]) -> str:
     """
     legend = [(line.label, line.css) for line in lines]
     return figure(_novelty(lines), legend, _named(legend))
-
-
-def novelty_svg(lines: Sequence[Line], style: str) -> str:
-    """The same as a separate file, with the names beside the curves.
-
-    Args:
-        lines: up to three.
-        style: CSS, since there is no page around it.
-    """
-    names = [
-        f'<text class="line-name {line.css}" x="{WIDTH - RIGHT}" y="{TOP + 76 + 17 * row}" '
-        f'text-anchor="end">{escape(line.label)}</text>'
-        for row, line in enumerate(lines)
-    ]
-    body = "\n".join([*_novelty(lines), *names])
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" class="drawn" '
-        f'font-family="system-ui, sans-serif" font-size="12">\n'
-        f"<style>{style}</style>\n{body}\n</svg>"
-    )
 
 
 def _novelty(lines: Sequence[Line]) -> list[str]:
@@ -115,17 +94,11 @@ def _named(legend: Sequence[tuple[str, str]]) -> str:
     return "; ".join(label for label, _ in legend)
 
 
-_COLORS = """
+STYLE = (
+    curves.STYLE
+    + """
 .model { color: #2563eb } .author { color: #ea580c } .new { color: #059669 }
 @media (prefers-color-scheme: dark) { .model { color: #60a5fa } .author { color: #fb923c }
   .new { color: #34d399 } }
 """
-
-STYLE = curves.STYLE + _COLORS
-
-STANDALONE = f"""
-.drawn {{ --faint: #6b7280; --line: #e5e7eb }}
-@media (prefers-color-scheme: dark) {{ .drawn {{ --faint: #9ca3af; --line: #374151 }} }}
-{curves.SHAPES}{_COLORS.lstrip()}
-.drawn .line-name {{ fill: currentColor }}
-"""
+)

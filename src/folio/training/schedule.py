@@ -62,7 +62,8 @@ def lr_scale_at(config: ScheduleConfig, step: float, max_steps: int) -> float:
         max_steps: steps of the run, overridden by `config.horizon_steps`.
 
     Returns:
-        0 to 1. The decay ends with final_fraction; without one, the last step is 1.
+        0 to 1. The decay ends with final_fraction; without one, the rate stays at 1. Steps after
+        the horizon have the rate of its last one.
 
     >>> config = ScheduleConfig(kind="linear", warmup_fraction=0.2, cooldown_fraction=0.5)
     >>> [round(lr_scale_at(config, step, 10), 2) for step in range(10)]
@@ -75,7 +76,7 @@ def lr_scale_at(config: ScheduleConfig, step: float, max_steps: int) -> float:
     falling = horizon - warmup
     if config.kind == "linear":
         falling = min(round(config.cooldown_fraction * horizon), falling)
-    fallen = min(max((step + 1 - (horizon - falling)) / max(falling, 1), 0.0), 1.0)
+    fallen = min(max((step + 1 - (horizon - falling)) / falling, 0.0), 1.0) if falling else 0.0
     shape = (1 + math.cos(math.pi * fallen)) / 2 if config.kind == "cosine" else 1 - fallen
     return config.final_fraction + (1 - config.final_fraction) * shape
 
