@@ -136,7 +136,7 @@ def show_fact(label: str, text: str, indent: int = 12) -> None:
 def _lines(text: str, room: int) -> list[str]:
     """The words of a text, in lines of at most so many columns, unless a word has more."""
     lines = list[str]()
-    for word in text.split(" "):
+    for word in text.split():
         if lines and columns(f"{lines[-1]} {word}") <= room:
             lines[-1] += f" {word}"
         else:
@@ -373,7 +373,7 @@ def cut(text: str, width: int) -> str:
     """
     if columns(text) <= width:
         return text
-    while columns(text) >= width:
+    while text and columns(text) >= width:
         text = text[:-1]
     return f"{text}~"
 

@@ -123,4 +123,7 @@ def test_the_sentence_compares_it_with_a_compressor_that_learns():
         "which learns from the text as it reads it."
     )
     assert "not told apart from PPMd, order 16" in compare_beside(some_score(1.39), others)
+    assert "25% below PPMd, order 16, which did not read notes." in compare_beside(
+        some_score(1.05), others, "notes"
+    )
     assert compare_beside(some_score(1.05), []) == ""

@@ -235,12 +235,15 @@ def test_a_client_is_let_go_when_it_read_nothing_between_two_looks():
             self.aborted = True
 
     connection: Any = LimitedConnection.__new__(LimitedConnection)
-    connection.transport = Transport()
-    connection.loop = SimpleNamespace(call_later=lambda seconds, look, size: (look, size))
+    connection.transport, connection.cycle = Transport(), None
+
+    def call_later(seconds: float, look: Any, size: int) -> SimpleNamespace:
+        return SimpleNamespace(look=lambda: look(size), cancel=lambda: None)
+
+    connection.loop = SimpleNamespace(call_later=call_later)
     connection._wait_for_reader()
     for ended in (False, True):
-        look, size = connection._stalled
-        look(size)
+        connection._stalled.look()
         assert connection.transport.aborted == ended
 
 

@@ -114,6 +114,18 @@ def test_who_goes_to_a_node_that_is_gone_comes_to_what_is_left_of_its_way():
     assert run_in_node(TREE, script) == ["a", "a", "", "a"]
 
 
+def test_branches_that_were_kept_without_text_are_gone():
+    script = """
+    const tree = new Tree();
+    tree.edit("a", false);
+    for (const by of ["model", "model"]) tree.add(tree.current, "", by);
+    tree.go(tree.current.children[1]);
+    const again = Tree.fromJSON(JSON.parse(JSON.stringify(tree)));
+    return [again.text(), again.current.text, again.current.children.length];
+    """
+    assert run_in_node(TREE, script) == ["a", "a", 0]
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -268,6 +268,7 @@ def _evaluate_beside(
     """Score the validation text with n-grams mixed in, below the other scores of it."""
     from folio.run.baselines import compare_beside
     from folio.run.beside_ngrams import ORDER, score_beside_ngrams
+    from folio.run.old_texts import old_texts
 
     score = score_beside_ngrams(opened, 0 if whole else opened.tokens_in_minutes(ORDER), say)
     if score is None:
@@ -275,7 +276,7 @@ def _evaluate_beside(
     of_validation = [i for i, record in enumerate(records) if record["text"] == "validation"]
     record = {"text": "validation", **score.record(opened.tokenizer)}
     records.insert(of_validation[-1] + 1, record)
-    return compare_beside(score, baselines)
+    return compare_beside(score, baselines, old_texts(opened.run).missing)
 
 
 def _evaluate_adaptive(

@@ -60,8 +60,14 @@ def follow(group: Processes, should_stop: Callable[[], bool]) -> Result | None:
         UserError: this process cannot do what the first one can.
         SystemExit: the first one has told what is wrong.
     """
+    try:
+        return _follow(group, should_stop)
+    finally:
+        group.is_over = True
+
+
+def _follow(group: Processes, should_stop: Callable[[], bool]) -> Result | None:
     told = group.hear()
-    group.is_over = "run" not in told
     if "error" in told:
         raise SystemExit(2)
     if "complete" in told:

@@ -318,12 +318,13 @@ def compare(score: Score, baselines: list[Baseline], missing: str = "") -> str:
     return ""
 
 
-def compare_beside(score: Score, baselines: list[Baseline]) -> str:
+def compare_beside(score: Score, baselines: list[Baseline], missing: str = "") -> str:
     """What a model's loss beside n-grams is worth, in a sentence; arguments as for `compare`."""
     ppmd = _best_learning(baselines)
     if ppmd is None:
         return ""
-    return f"With its window and n-grams mixed in, it is {_sure_gap(score, ppmd)}, {LEARNS}."
+    gap = _sure_gap(score, ppmd)
+    return f"With its window and n-grams mixed in, it is {gap}{_unread(missing) or f', {LEARNS}'}."
 
 
 def _best_learning(baselines: list[Baseline]) -> Baseline | None:

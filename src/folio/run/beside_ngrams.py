@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.device import machine_memory
 from folio.evaluation.score import Score, places_of, sampled_windows
 from folio.evaluation.uncertainty import text_blocks
 from folio.fast.accelerate import accelerate
@@ -25,10 +26,12 @@ PROTOCOL = "exact, with the window and n-grams"
 ORDER = 10
 COUNTED = 1 << 25
 """Tokens of all that was learned that are counted, the last ones of more; 26 million, those of 100
-MB of Python, take a minute and a half and 8 GB."""
+MB of Python, take a minute and a half."""
+BYTES_EACH = 200
+"""Memory that a counted token takes: 5.1 GB for those 26 million."""
 MOST_LOGITS = 1 << 26
-"""Of the windows by which a half's weights are found, held twice in float32: 8,192 targets of 8,192
-ids."""
+"""Of the windows by which a half's weights are found: 8,192 targets of 8,192 ids. They are held
+some eight times in float32."""
 
 Span = tuple[int, int]
 
@@ -55,8 +58,13 @@ def score_beside_ngrams(
     halves = spans[:middle], spans[middle:]
     if min(sum(length for _, length in half) for half in halves) < FEWEST_TARGETS:
         return None
-    text, tokens = opened.all_learned(COUNTED), whole.astype(np.int64)
-    tell(f"counting n-grams of {len(text):,} tokens of the training text, for the model")
+    text = opened.all_learned(min(COUNTED, machine_memory() // (2 * BYTES_EACH)))
+    read = sum(length for _, length in spans)
+    tell(
+        f"counting n-grams of {len(text):,} tokens of the training text; {read:,} of the "
+        f"{len(whole) - 1:,} targets are read beside them"
+    )
+    tokens = whole.astype(np.int64)
     ngrams = count_ngrams(text, ORDER, shape.vocab_size)
     on_processor = opened.model.lm_head.weight.device.type == "cpu"
     model = accelerate(opened.model) if on_processor else opened.model

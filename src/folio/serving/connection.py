@@ -72,6 +72,8 @@ class LimitedConnection(H11Protocol):
             self.transport.close()
 
     def _wait_for_reader(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
         unread = self.transport.get_write_buffer_size()
         self._stalled = self.loop.call_later(
             self.limits.stalled_seconds, self._end_if_stalled, unread
@@ -79,10 +81,15 @@ class LimitedConnection(H11Protocol):
 
     def _end_if_stalled(self, unread: int) -> None:
         """Let a client go for which as many bytes wait as before; one that reads slowly may."""
-        if self.transport.get_write_buffer_size() >= unread:
+        if not (self.is_idle or self.flow.write_paused):  # its next request is answered already
+            return
+        waiting = self.transport.get_write_buffer_size()
+        if waiting >= unread:
             self.transport.abort()
-        else:
+        elif waiting:
             self._wait_for_reader()
+        else:
+            self._wait_for_request()
 
     def _wait_for_request(self) -> None:
         """Start a timer that received bytes do not reset, so that a head cannot trickle in."""
@@ -91,5 +98,9 @@ class LimitedConnection(H11Protocol):
         self._timer = self.loop.call_later(self.limits.idle_seconds, self._end_if_idle)
 
     def _end_if_idle(self) -> None:
-        if self.is_idle and not self.flow.write_paused:  # then the end of an answer is still read
+        if not self.is_idle or self.flow.write_paused:
+            return
+        if self.transport.get_write_buffer_size():  # the end of an answer is still read
+            self._wait_for_reader()
+        else:
             self.transport.abort()

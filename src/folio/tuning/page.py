@@ -65,15 +65,24 @@ def summary(study: Study, outcome: Outcome) -> str:
 
 
 def _tables(outcome: Outcome) -> list[str]:
-    """The first trials; their settings below, where both are too wide for a terminal."""
+    """The first trials; their settings below, where both are too wide for a terminal, as many in a
+    table as fit.
+    """
     header, rows = _trial_table(outcome, SHOWN)
     n = len(header) - len(_names(outcome))
     whole = table(header, rows)
     if max(map(columns, whole.splitlines())) <= WIDTH:
         return [whole]
-    names = [name.replace("_", "_\n", len(name) > LONG_NAME) for name in header[n:]]
-    settings = [row[:1] + row[n:] for row in rows]
-    return [table(header[:n], [row[:n] for row in rows]), table([header[0], *names], settings)]
+    names = [name.replace("_", "_\n", 1) if len(name) > LONG_NAME else name for name in header]
+    tables, begin, end = [table(header[:n], [row[:n] for row in rows])], n, len(names)
+    while begin < len(names):
+        fitting = table([names[0], *names[begin:end]], [row[:1] + row[begin:end] for row in rows])
+        if end > begin + 1 and max(map(columns, fitting.splitlines())) > WIDTH:
+            end -= 1
+        else:
+            tables.append(fitting)
+            begin, end = end, len(names)
+    return tables
 
 
 def write_page(study: Study, outcome: Outcome) -> None:

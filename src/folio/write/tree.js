@@ -189,7 +189,10 @@ class Tree {
       made.push(i ? tree.add(made[entry.parent], clean(entry.text), entry.by) : tree.root);
     });
     if (!inside(value.current, made.length)) wrong("it does not say where you are");
-    tree.past = [made[value.current]];
+    const current = made[value.current];
+    // What was kept while a model began to write has branches without text.
+    for (const node of made.reverse()) if (node.parent && !node.text && !node.children.length) tree.remove(node);
+    tree.past = [tree.still(current)];
     tree.remember(tree.current);
     return tree;
   }
