@@ -46,7 +46,7 @@ class Recipe:
     (modern beside counted n-grams)."""
 
     size: str = "nano"
-    """nano, micro, mini, baby, small or medium."""
+    """Size of the model, 0.8 to 350 M parameters: nano, micro, mini, baby, small or medium."""
 
     seed: int = 1
     """Seed of weights, order and dropout."""
