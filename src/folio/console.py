@@ -323,6 +323,16 @@ def byte_size(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share, 0 to 1, as percent; one above 0 never looks like none.
+
+    >>> percent(0.125), percent(0.0002), percent(0.0002, digits=2), percent(0.0)
+    ('12.5%', '<0.1%', '0.02%', '0.0%')
+    """
+    text = f"{share:.{digits}%}"
+    return f"<{10**-digits:.{digits}f}%" if share > 0 and not float(text[:-1]) else text
+
+
 def few_digits(number: float) -> str:
     """A number with two digits, or all of a larger one.
 
@@ -385,5 +395,5 @@ def padded(text: str, width: int, right: bool = False) -> str:
 
 
 def are_numbers(column: Iterable[str]) -> bool:
-    """Whether a column is aligned to the right; a dash counts as a number."""
-    return all(cell[:1] in "0123456789-" for cell in column)
+    """Whether a column is aligned to the right; a dash counts as a number, and so does <0.1%."""
+    return all(cell.removeprefix("<")[:1] in "0123456789-" for cell in column)

@@ -31,7 +31,7 @@ def test_the_report_tells_where_each_byte_went(notes: Path, capfd: pytest.Captur
     main(["corpus", str(notes)])
     out = capfd.readouterr().out
     for words in (
-        "32 documents", "2 families of similar documents", "whole families", "boilerplate",
+        "32 documents", "2 clusters of near-duplicates", "whole clusters", "boilerplate",
         "navigation", "control characters", "Latin", "broken.pdf is left out", "skipped: 1 .png",
     ):  # fmt: skip
         assert words in out, words

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from importlib import import_module
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from cyclopts import App
@@ -78,6 +79,19 @@ def test_help_says_how_a_verb_is_called_what_each_flag_does_and_what_comes_next(
         if given.kind is given.KEYWORD_ONLY and name != "from_run":
             flag = f"--{'no-' if given.default is True else ''}{name.replace('_', '-')}"
             assert re.search(rf"\n  {flag}( [A-Z.]+)?\s+\S", page), flag
+
+
+def test_a_flag_with_a_few_values_names_them():
+    for verb in VERBS:
+        if inspect.isfunction(function := function_of(verb)):
+            said = dict(
+                re.findall(
+                    r"^        (\w+): ((?:.+\n)(?: {12}.+\n)*)", function.__doc__ or "", re.M
+                )
+            )
+            for name, kind in get_type_hints(function).items():
+                lacking = [x for x in get_args(kind) if isinstance(x, str) and x not in said[name]]
+                assert not lacking, f"{verb} --{name}"
 
 
 def test_help_of_resume_names_the_tables_of_settings_that_can_change(folio: Folio):

@@ -206,7 +206,7 @@ def test_of_a_large_family_the_end_is_held_out_even_beside_a_scrap():
 
 
 def test_documents_of_one_family_cannot_be_split_by_families():
-    with pytest.raises(UserError, match="for a single family, got 'clusters'"):
+    with pytest.raises(UserError, match="for a single cluster, got 'clusters'"):
         split_documents(documents_of(["one", "two"]), "clusters", 0.1, ["f", "f"])
 
 

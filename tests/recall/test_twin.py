@@ -103,7 +103,7 @@ def test_few_families_are_refused_before_anything_is_written(
     run = train_on(source, "five", 1, corpus={"duplicates": apart} | held_out)
     assert len(set(Sources(run.run, TokenText(run.training(), run.tokenizer)).families)) == 5
     monkeypatch.setattr("folio.recall.measure.write_samples", lambda *_: pytest.fail("too late"))
-    with pytest.raises(UserError, match="fewer than 20 families"):
+    with pytest.raises(UserError, match="fewer than 20 clusters of documents"):
         measure_recall(run, SMALL)
 
 

@@ -142,14 +142,14 @@ def test_what_was_computed_once_is_computed_again_after_a_kill(book: Path):
         with pytest.raises(Killed):
             train_for_minutes(book, name, dies_after, **often)
         run = Run(Path(book.parent / "runs" / name))
-        before, knots = losses_of(run), read_pace(run.pace_file)
+        before, plans = losses_of(run), read_pace(run.pace_file)
         clock = ScriptedClock(2.0)
         result = resume_run(run, {}, SlowMachine(clock), clock=clock)
         assert result is not None and result.ending == "finished"
         after = losses_of(run)
         assert {step: after[step] for step in before} == before
         resumed = read_pace(run.pace_file)
-        assert knots and resumed and resumed[1][: len(knots[1])] == knots[1]
+        assert plans and resumed and resumed[1][: len(plans[1])] == plans[1]
         if dies_after in (1, 23):  # without a clock before, and with what it decided
             again = train_recipe(make_recipe(read_toml(run.recipe_file)), None, Watcher()).run
             assert weights_of(again) == weights_of(run)
@@ -160,12 +160,12 @@ def test_a_resumed_run_has_what_was_left_of_its_minutes(book: Path, changes: Tab
     with pytest.raises(Killed):
         train_for_minutes(book, "killed", 25, training={"save_interval": 1})
     run = Run(book.parent / "runs" / "killed")
-    used, knots = run.newest()[0].state["used_seconds"], read_pace(run.pace_file)
+    used, plans = run.newest()[0].state["used_seconds"], read_pace(run.pace_file)
     clock = ScriptedClock(2.0)
     resume_run(run, {"training": changes}, SlowMachine(clock), clock=clock)
     assert used + clock.seconds == pytest.approx(15 - 2 - 0.75, abs=1.6)
     resumed = read_pace(run.pace_file)
-    assert knots and resumed and resumed[1][: len(knots[1])] == knots[1]
+    assert plans and resumed and resumed[1][: len(plans[1])] == plans[1]
 
 
 def test_changes_that_are_refused_leave_a_run_its_clock(book: Path):

@@ -72,6 +72,8 @@ def test_bytes_that_a_vocabulary_lacks_are_told_and_give_no_bits_per_byte(
     main(["evaluate", "made", "--text", "The cat sat.", "--json"])
     out, err = capfd.readouterr()
     assert "bits_per_byte" in json.loads(out)[0] and "lacks" not in err
+    main(["evaluate", "made", "--text", "The cat sat. " * 1700 + "\x07"])
+    assert "<0.01%" in capfd.readouterr().out, "the share for which there are no bits per byte"
     assert TOKENIZERS["bytes"].lost_bytes(["\x07"]) == (0, 0)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from folio.training.deadline import Deadline, TimeBudget
-from folio.training.pace import Knot, Pace
+from folio.training.pace import Pace, StepPlan
 
 Slowdown = Callable[[float], float]
 STEP, EVALUATION, END = 0.08, 0.8, 1.0
@@ -61,12 +61,12 @@ def spend(
     slow = machine.seconds - begin
     budget = budget_of(60 * minutes, step, sample_seconds=1.0)
     left = budget.for_steps(machine.seconds, slow)
-    pace = Pace([Knot(0, first or max(1, int((left / slow - 4 * EVALUATION) / step)))])
+    pace = Pace([StepPlan(0, first or max(1, int((left / slow - 4 * EVALUATION) / step)))])
     deadline = Deadline(budget, 4, lambda: machine.seconds)
     done = 0
     while True:
-        if knot := deadline.decide(done, pace):
-            pace.append(knot)
+        if plan := deadline.decide(done, pace):
+            pace.append(plan)
         before = pace.evaluations_done(max(done - 1, 0), 4)
         if done == pace.last or pace.evaluations_done(done, 4) > before:
             machine.compute(EVALUATION)
@@ -106,7 +106,7 @@ def test_the_minutes_are_kept_beside_any_neighbour(
 def test_a_quiet_machine_hardly_changes_its_plan(minutes: float):
     seconds, pace = spend(minutes, NEIGHBOURS["nobody"](1))
     assert seconds == pytest.approx(60 * minutes, rel=0.03)
-    assert len(pace.knots) <= 4
+    assert len(pace.plans) <= 4
 
 
 @pytest.mark.parametrize("first", [5, 12])
@@ -119,25 +119,25 @@ def test_a_first_plan_of_a_few_steps_is_made_anew_before_it_ends(minutes: float,
 def test_a_budget_in_steps_beside_the_minutes_is_never_exceeded():
     now = 0.0
     budget = budget_of(60.0, most_steps=100)
-    deadline, pace = Deadline(budget, 4, lambda: now), Pace([Knot(0, 50)])
+    deadline, pace = Deadline(budget, 4, lambda: now), Pace([StepPlan(0, 50)])
     for step in range(1, 30):
         now += STEP
         deadline.stepped()
-        if knot := deadline.decide(step, pace):
-            pace.append(knot)
+        if plan := deadline.decide(step, pace):
+            pace.append(plan)
     assert pace.last == 100
 
 
 def test_a_resumed_run_decides_nothing_before_the_last_decision_that_is_recorded():
     now = 10.0
     deadline = Deadline(budget_of(60.0, 1.0, 1.0, 1.0), 4, lambda: now)
-    pace = Pace([Knot(0, 40), Knot(20, 30)])
+    pace = Pace([StepPlan(0, 40), StepPlan(20, 30)])
     for step in range(5, 25):
         now += 4.0
         deadline.stepped()
-        knot = deadline.decide(step, pace)
-        assert knot is None or step > 20
-        if knot:
+        plan = deadline.decide(step, pace)
+        assert plan is None or step > 20
+        if plan:
             break
     else:
         pytest.fail("nothing was decided after it either")
@@ -145,11 +145,12 @@ def test_a_resumed_run_decides_nothing_before_the_last_decision_that_is_recorded
 
 def test_when_the_time_is_over_the_run_ends_at_this_step():
     now = 0.0
-    deadline, pace = Deadline(budget_of(10.0, 1.0, 1.0, 1.0), 1, lambda: now), Pace([Knot(0, 9)])
+    deadline = Deadline(budget_of(10.0, 1.0, 1.0, 1.0), 1, lambda: now)
+    pace = Pace([StepPlan(0, 9)])
     for _ in range(1, 5):
         now += 5.0
         deadline.stepped()
-    assert deadline.decide(4, pace) == Knot(4, 4)
+    assert deadline.decide(4, pace) == StepPlan(4, 4)
 
 
 def evaluate_when_due(
@@ -161,8 +162,8 @@ def evaluate_when_due(
         machine.compute(STEP)
         deadline.stepped()
         step += 1
-        if knot := deadline.decide(step, pace):
-            pace.append(knot)
+        if plan := deadline.decide(step, pace):
+            pace.append(plan)
         if is_due(step) or step == pace.last:
             machine.compute(seconds)
             deadline.evaluated()
@@ -173,7 +174,7 @@ def evaluate_when_due(
 def test_evaluations_that_became_dearer_are_made_less_often():
     machine = Machine(lambda t: 1.0)
     budget = budget_of(60.0)
-    deadline, pace = Deadline(budget, 8, lambda: machine.seconds), Pace([Knot(0, 650)])
+    deadline, pace = Deadline(budget, 8, lambda: machine.seconds), Pace([StepPlan(0, 650)])
 
     def is_due(step: int) -> bool:
         return pace.evaluations_done(step, 8) > pace.evaluations_done(step - 1, 8)
@@ -187,6 +188,7 @@ def test_evaluations_that_became_dearer_are_made_less_often():
 def test_evaluations_at_an_interval_of_ones_own_are_in_the_budget(interval: int):
     machine = Machine(lambda t: 1.0)
     budget = budget_of(60.0)
-    deadline, pace = Deadline(budget, 0, lambda: machine.seconds, interval), Pace([Knot(0, 700)])
+    deadline = Deadline(budget, 0, lambda: machine.seconds, interval)
+    pace = Pace([StepPlan(0, 700)])
     evaluate_when_due(machine, deadline, pace, lambda step: step % interval == 0, EVALUATION)
     assert machine.seconds == pytest.approx(60.0 - END, rel=0.03)

@@ -10,19 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folio.errors import UserError
-from folio.training.pace import Knot, Pace
+from folio.training.pace import Pace, StepPlan
 from folio.training.schedule import ScheduleConfig, lr_scale_at
 
 
 @st.composite
 def paces(draw: st.DrawFn) -> Pace:
-    pace = Pace([Knot(0, draw(st.integers(1, 200)))])
+    pace = Pace([StepPlan(0, draw(st.integers(1, 200)))])
     for _ in range(draw(st.integers(0, 6))):
-        if pace.last - pace.knots[-1].step < 2:
+        if pace.last - pace.plans[-1].step < 2:
             break
-        step = draw(st.integers(pace.knots[-1].step + 1, pace.last - 1))
+        step = draw(st.integers(pace.plans[-1].step + 1, pace.last - 1))
         fewer = draw(st.none() | st.integers(1, 5))
-        pace.append(Knot(step, draw(st.integers(step + 1, 400)), fewer))
+        pace.append(StepPlan(step, draw(st.integers(step + 1, 400)), fewer))
     return pace
 
 
@@ -41,9 +41,9 @@ def test_progress_rises_evenly_from_nothing_to_the_whole_schedule(pace: Pace):
 
 @given(paces(), st.integers(0, 400))
 def test_a_later_decision_does_not_change_what_was_computed_before_it(pace: Pace, last: int):
-    before = Pace(pace.knots[:-1] or pace.knots)
-    if len(pace.knots) > 1:
-        for step in range(pace.knots[-1].step + 1):
+    before = Pace(pace.plans[:-1] or pace.plans)
+    if len(pace.plans) > 1:
+        for step in range(pace.plans[-1].step + 1):
             assert pace.progress(step) == before.progress(step)
 
 
@@ -67,14 +67,14 @@ def test_evaluations_are_spread_over_the_progress_and_all_are_due_at_the_end(pac
 
 
 @given(paces(), st.integers(1, 20), st.integers(1, 5))
-def test_a_knot_changes_no_evaluation_before_it_and_says_how_many_follow(
+def test_a_plan_changes_no_evaluation_before_it_and_says_how_many_follow(
     pace: Pace, n: int, fewer: int
 ):
-    step = pace.knots[-1].step + 1
+    step = pace.plans[-1].step + 1
     if step >= pace.last:
         return
     done = [pace.evaluations_done(s, n) for s in range(step + 1)]
-    pace.append(Knot(step, pace.last, fewer))
+    pace.append(StepPlan(step, pace.last, fewer))
     assert [pace.evaluations_done(s, n) for s in range(step + 1)] == done
     assert pace.evaluations_done(pace.last, n) - done[-1] in (fewer - 1, fewer)
 
@@ -87,4 +87,4 @@ def test_a_pace_that_cannot_be_is_refused_in_words(texts: list[str]):
 
 @given(paces())
 def test_a_pace_is_read_back_as_it_is_written(pace: Pace):
-    assert Pace.of(map(str, pace.knots), 0).knots == pace.knots
+    assert Pace.of(map(str, pace.plans), 0).plans == pace.plans

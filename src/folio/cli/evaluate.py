@@ -11,7 +11,7 @@ from folio.cli.complaints import say_complaints
 from folio.cli.guides import say_next
 from folio.cli.overrides import Text
 from folio.config import Table, read_toml
-from folio.console import amount, say, show, table
+from folio.console import amount, percent, say, show, table
 from folio.device import DeviceConfig, Kind
 from folio.errors import UserError
 from folio.storage import json_text
@@ -50,10 +50,11 @@ def evaluate(
     """Measure loss, perplexity and bits per byte: folio evaluate [RUN] [FILE ...]
 
     Without files, evaluates the validation text of the run, the part of it that is new to the
-    training text, and out-of-domain text if the run has some. `exact` reads the text once in
-    windows side by side; `strided` gives each token at least half a context, which is closer to
-    what the model can do on a long text; `exact, with the window` mixes in what followed the same
-    tokens earlier in the window, which shows how much of its context the model leaves unused.
+    training text, and its out-of-domain, test and old text (of the run that it began with) if there
+    is some. `exact` reads the text once in windows side by side; `strided` gives each token at
+    least half a context, which is closer to what the model can do on a long text; `exact, with the
+    window` mixes in what followed the same tokens earlier in the window, which shows how much of
+    its context the model leaves unused.
 
     Args:
         run: A name or a path; by default the newest run.
@@ -300,5 +301,7 @@ def _cell(name: str, record: Table) -> str:
     value = record.get(name, "-")
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else value
+    if name == "unknown_share":
+        return percent(value, 2)
     with_error = name == "nats_per_token" and math.isfinite(record["standard_error"])
     return f"{value:.4f}" + with_error * f" ± {record['standard_error']:.4f}"

@@ -28,7 +28,8 @@ def export(
     Modelfile for Ollama; html is one page that writes with the model in any browser, offline. The
     result is read back and compared with the run: token ids on texts of many kinds, logits and loss
     on the run's own text. What a format cannot represent is refused. The n-grams of a run that
-    counts them go along to hf and html, and with them pieces of the training text; gguf has none.
+    counts them go along to hf and html, and with them pieces of the training text; gguf cannot have
+    them, and needs --alone.
 
     Args:
         run: A name or a path; by default the newest run.

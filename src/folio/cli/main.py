@@ -60,6 +60,7 @@ def overview() -> str:
             "",
             *lines,
             "",
+            "Begin with folio train, which needs no text; folio sample then lets it write.",
             "folio VERB --help says more; --version; --install-completion for your shell.",
         ]
     )

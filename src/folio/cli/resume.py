@@ -16,7 +16,7 @@ def resume(
     log: Repeatable | None = None,
     json: bool = False,
 ) -> None:
-    """Continue a run where it stopped, or longer: folio resume [RUN] [--TABLE.SETTING VALUE ...]
+    """Continue a run, or train it longer: folio resume [RUN] [--TABLE.SETTING VALUE ...]
 
     The settings of training and device can change; all others stay as they were.
 

@@ -78,8 +78,8 @@ def sample(
         chat: Talk to a model that learned conversations, line by line; with --prompt, one answer.
         checkpoint: best, last or a step.
         device: Device to compute on: cpu, or cuda or mps for a GPU, or auto.
-        weights: Precision of the weights: fewer bits are read faster. The loss of small models
-            changed by less than 0.0005 nats per token, with int8 too.
+        weights: Precision of the weights: float32, bfloat16 or int8; fewer bits are read faster.
+            The loss of small models changed by less than 0.0005 nats per token, with int8 too.
         json: Print the texts and what made them as JSON.
     """
     from folio.run.directory import find_run

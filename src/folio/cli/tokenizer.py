@@ -17,7 +17,7 @@ from folio.cli.guides import say_next
 from folio.cli.outputs import check_output
 from folio.cli.overrides import Repeatable, Text
 from folio.config import from_table
-from folio.console import Progress, say, show, table
+from folio.console import Progress, percent, say, show, table
 from folio.corpus.own import has_page
 from folio.errors import UserError
 from folio.storage import json_text
@@ -117,7 +117,7 @@ def train(
     )
     if learned.unknown is not None:
         share = learned.unknown_share(part.pieces() for part in _held_out(split))
-        show(f"{UNKNOWN}: {share:.2%} of the tokens of the text that is held out")
+        show(f"{UNKNOWN}: {percent(share, 2)} of the tokens of the text that is held out")
     say_next("tokenizer", CORPUS=shlex.join(corpus), **{"tok.json": shlex.quote(str(out))})
 
 

@@ -56,7 +56,7 @@ def train(
         validation: An out-of-domain file or folder to hold out, too; repeatable.
         log: Show the run in tensorboard, wandb or mlflow, too, each an extra of that name; several
             with commas. All stay on this machine unless their own variables say otherwise.
-        page: Keep an offline page in the run, page.html, that a browser reads again as it changes.
+        page: Keep a page in the run, page.html, that shows the curve and samples while it goes on.
         settings: List every setting with its value for this preset, size and recipe, and stop.
         json: Print how it ended as JSON.
     """

@@ -15,7 +15,7 @@ from folio.run.held_out import too_small
 from folio.run.ngrams import in_words, read_ngram_weights
 from folio.storage import json_text, read_json
 from folio.training.distributed import STOPPED, is_launched, joined
-from folio.training.pace import Knot
+from folio.training.pace import StepPlan
 from folio.training.parts import Ending, Evaluation, Training
 from folio.training.state import TrainingState
 
@@ -75,9 +75,9 @@ class TerminalWatcher(Watcher):
             f"validation loss {evaluation.validation_loss:.4f}{best}"
         )
 
-    def paced(self, knot: Knot) -> None:
+    def paced(self, plan: StepPlan) -> None:
         assert self.progress is not None
-        self.progress.plan_anew(knot.last)
+        self.progress.plan_anew(plan.last)
 
     def ended(self, state: TrainingState, ending: Ending) -> None:
         assert self.progress is not None

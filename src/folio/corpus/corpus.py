@@ -92,8 +92,8 @@ class CorpusConfig:
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
 
     split: SplitKind = "auto"
-    """What is held out: the tail of each document; whole documents; or whole clusters (families) of
-    similar documents. `auto` takes clusters if there are enough of them; otherwise it takes tails
+    """What is held out: the tail of each document; whole documents; or whole clusters of
+    near-duplicates. `auto` takes clusters if there are enough of them; otherwise it takes tails
     of documents that resemble no other, or of the longest ones if all are alike. What other
     documents of these clusters repeat of held-out tails is left out of the training text."""
 

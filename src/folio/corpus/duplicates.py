@@ -53,10 +53,10 @@ class DuplicatesConfig:
 
     contained: float = 0.5
     """Share of a document's distinct lines, by length, or of its shingles that must occur in
-    another to join its family; 1.01 turns this off."""
+    another to join its cluster; 1.01 turns this off."""
 
     remove: Literal["none", "exact", "near"] = "none"
-    """What is left out of the training text: nothing, exact copies, or all of a family except its
+    """What is left out of the training text: nothing, exact copies, or all of a cluster except its
     longest document."""
 
     def __post_init__(self) -> None:

@@ -72,18 +72,18 @@ def _summary(report: dict[str, Any]) -> list[str]:
     """The summary in sentences, one per line."""
     ledger, duplicates = report["ledger"], report["duplicates"]
     n_documents, several = report["documents"], duplicates["families_of_several"]
-    families = f"{several:,} {'family' if several == 1 else 'families'}" if several else "No family"
+    found = f"{amount(several, 'cluster')} of near-duplicates" if several else "No near-duplicates"
     share = ledger["validation"] / max(ledger["characters_in"], 1)
     held_out = {
         "tail": f"the {'beginning' if 'test' in ledger else 'end'} of each document",
         "documents": "whole documents",
-        "clusters": "whole families",
+        "clusters": "whole clusters",
         "files": "what you named",
     }[report["split"]]
     return [
         f"{amount(n_documents, 'document')}, "
         f"{ledger['characters_in']:,} characters, {report['different_characters']:,} different.",
-        f"{families} of similar documents.",
+        f"{found}.",
         f"Held out: {ledger['validation']:,} characters ({share:.1%}), {held_out}.",
         f"In the training text too: {report['leakage']['after']['grams']:.1%} of their runs of 13 "
         f"words.",
@@ -116,8 +116,8 @@ def _tables(report: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[
             ["copies of a document", f"{found['copies']:,}"],
             ["near duplicates", f"{found['near_pairs']:,}"],
             ["documents that stand in another", f"{found['contained_pairs']:,}"],
-            ["families of several documents", f"{found['families_of_several']:,}"],
-            ["documents in the largest family", f"{found['largest_family']:,}"],
+            ["clusters of near-duplicates", f"{found['families_of_several']:,}"],
+            ["documents in the largest cluster", f"{found['largest_family']:,}"],
             ["paragraphs or lines that stood before", f"{found['repeated_lines']:,}"],
             ["characters in them", f"{found['repeated_characters']:,}"],
         ],

@@ -83,7 +83,7 @@ def split_documents(
     sides = [family in held_out for family in together]
     if not any(sides):
         raise UserError(
-            f"corpus.split must be 'tail' or 'auto' for a single family, got '{kind}': all "
+            f"corpus.split must be 'tail' or 'auto' for a single cluster, got '{kind}': all "
             f"{len(documents)} documents are copies of each other, or nearly. "
             f"Give --corpus.split tail."
         )

@@ -17,7 +17,7 @@ from folio.run.directory import Run
 from folio.run.held_out import HeldOut
 from folio.run.metrics import Event, parse_events
 from folio.run.page import learned
-from folio.training.pace import Knot
+from folio.training.pace import StepPlan
 from folio.training.parts import Ending, Evaluation
 from folio.training.state import TrainingState
 
@@ -59,7 +59,7 @@ class Forwarder:
     def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
         self._follow()
 
-    def paced(self, knot: Knot) -> None:
+    def paced(self, plan: StepPlan) -> None:
         """Do nothing: the plan is in the recipe."""
 
     def save(self, state: TrainingState) -> None:

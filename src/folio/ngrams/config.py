@@ -16,7 +16,7 @@ class NGramConfig:
     one knows is in few texts, and its tree is larger."""
     window: bool = True
     """Whether what stands in the window itself counts when a text is read, too
-    (`ngrams/window.py`); how much is found on the validation text."""
+    (`ngrams/window.py`). How much it counts is found on the validation text."""
     tokens: int = 1 << 22
     """Most tokens that are counted, the last ones of a longer text. For each there are about two
     n-grams, of 12 bytes on disk and 32 in memory, and it takes some 2 microseconds. Of 100 MB of

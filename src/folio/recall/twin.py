@@ -102,8 +102,9 @@ def halve(opened: Model, families: Sequence[int], seed: int) -> NDArray[np.int8]
     names, index, sizes = np.unique(of, return_inverse=True, return_counts=True)
     if len(names) < FEWEST_FAMILIES:
         raise UserError(
-            f"The training text of {opened.run.path} has fewer than {FEWEST_FAMILIES} families of "
-            f"documents, too few to be cut in two halves. Leave --twin out, or train on more files."
+            f"The training text of {opened.run.path} has fewer than {FEWEST_FAMILIES} clusters of "
+            f"documents, too few to be cut in two halves: near-duplicates count as one. Leave "
+            f"--twin out, or train on more files."
         )
     order = list(range(len(names)))
     random.Random(f"twin {seed}").shuffle(order)

@@ -96,7 +96,7 @@ class Frozen:
     """A recipe whose budget is in steps."""
 
     recipe: Recipe
-    """The recipe with max_steps; if the budget was in minutes, also with a pace of one knot."""
+    """The recipe with max_steps; if the budget was in minutes, also with a pace of one plan."""
     speed: Throughput | None = None
     """The speed that converted minutes to steps; None for other budgets."""
     time: TimeBudget | None = None

@@ -13,7 +13,7 @@ from folio.recipe.watcher import ENDINGS, Watcher
 from folio.run.directory import Run
 from folio.run.inline import loss_figure
 from folio.run.metrics import Event
-from folio.training.pace import Knot
+from folio.training.pace import StepPlan
 from folio.training.parts import Ending, Evaluation, Training
 from folio.training.state import TrainingState
 
@@ -67,8 +67,8 @@ class LiveCell(Watcher):
         )
         self._draw()
 
-    def paced(self, knot: Knot) -> None:
-        self.last = knot.last
+    def paced(self, plan: StepPlan) -> None:
+        self.last = plan.last
 
     def ended(self, state: TrainingState, ending: Ending) -> None:
         self.doing = ENDINGS[ending]

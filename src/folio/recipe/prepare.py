@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +170,7 @@ def _make_tokenizer(
     split = corpus.split
     everything = [*split.training, *split.validation, *split.elsewhere, *split.test]
     converses = have_conversations(everything)
-    learned = config
-    if converses and config.vocab_size:  # it includes special tokens
-        learned = replace(config, vocab_size=config.vocab_size - len(CHAT_TOKENS))
+    learned = config.with_room_for(CHAT_TOKENS) if converses else config
     tokenizer = train_tokenizer(learned, spoken(split.training))
     if tokenizer.note:
         tell(tokenizer.note)

@@ -22,7 +22,7 @@ from folio.storage import atomic_write
 from folio.tokenizers.config import TokenizerConfig
 from folio.tokens.stream import StreamConfig
 from folio.training.config import SHARDINGS, OptimizerConfig, Sharding, TrainingConfig
-from folio.training.pace import Knot, parse_knot
+from folio.training.pace import StepPlan, parse_plan
 from folio.training.schedule import ScheduleConfig
 
 TABLES = ("corpus", "tokenizer", "model", "optimizer", "schedule", "training", "device")
@@ -46,7 +46,7 @@ class Recipe:
     (modern beside counted n-grams)."""
 
     size: str = "nano"
-    """nano, micro, mini, baby, small or medium."""
+    """Size of the model, 0.8 to 350 M parameters: nano, micro, mini, baby, small or medium."""
 
     seed: int = 1
     """Seed of weights, order and dropout."""
@@ -75,9 +75,9 @@ class Recipe:
         if self.seed < 0:
             raise UserError(f"seed must be 0 or more, got {self.seed}.")
         pace, steps = self.schedule.pace, self.training.max_steps
-        if pace and parse_knot(pace[-1]).last != steps:
+        if pace and parse_plan(pace[-1]).last != steps:
             raise UserError(
-                f"schedule.pace ends at step {parse_knot(pace[-1]).last}, which must be "
+                f"schedule.pace ends at step {parse_plan(pace[-1]).last}, which must be "
                 f"training.max_steps, got {steps}. Leave schedule.pace out for another budget."
             )
         if self.start.lora and (self.optimizer.kind == "muon" or self.device.fast == "on"):
@@ -166,10 +166,10 @@ def sharded(recipe: Recipe) -> dict[Sharding, Recipe]:
     return found
 
 
-def with_pace(recipe: Recipe, knots: Sequence[Knot]) -> Recipe:
+def with_pace(recipe: Recipe, plans: Sequence[StepPlan]) -> Recipe:
     """A recipe that repeats the schedule of a budget in minutes without its clock."""
-    schedule = replace(recipe.schedule, pace=tuple(map(str, knots)))
-    config = replace(recipe.training, max_steps=knots[-1].last)
+    schedule = replace(recipe.schedule, pace=tuple(map(str, plans)))
+    config = replace(recipe.training, max_steps=plans[-1].last)
     return replace(recipe, schedule=schedule, training=config)
 
 

@@ -130,7 +130,7 @@ def resume_run(
             watcher.tell(f"warning: this run ended with {diagnose_run(run)}")
         training = reopen(run, recipe, device, group)  # it fails here, or never
         if budget is not None:
-            write_pace(run.pace_file, budget, training.pace.knots)
+            write_pace(run.pace_file, budget, training.pace.plans)
         if recipe != before:
             save_recipe(run.recipe_file, recipe)
         _note_as_asked(run, given)
@@ -332,8 +332,8 @@ def _with_budget(
     """
     budget = None
     if (paced := read_pace(run.pace_file)) is not None:
-        budget, knots = paced
-        recipe = with_pace(recipe, knots)
+        budget, plans = paced
+        recipe = with_pace(recipe, plans)
     if not changes:
         return recipe, budget
     longer = make_recipe(to_table(recipe), {"training": changes})

@@ -90,7 +90,7 @@ def train_recipe(
         if settled.origin is not None:
             settled.origin.begin(run, recipe, training)
         if frozen.time is not None:
-            write_pace(run.pace_file, frozen.time, training.pace.knots)
+            write_pace(run.pace_file, frozen.time, training.pace.plans)
         save_recipe(run.asked_file, asked)
         save_recipe(run.recipe_file, recipe)  # last: from here on this is a run
         return train_in(run, recipe, training, watcher, should_stop, frozen.time, clock)
@@ -139,7 +139,7 @@ def train_in(
                 )
         finally:
             if budget is not None and run.exists():  # and was not removed meanwhile
-                recipe = with_pace(recipe, training.pace.knots)
+                recipe = with_pace(recipe, training.pace.plans)
                 save_recipe(run.recipe_file, recipe)
         nll, n_sample = observers.recorder.best_validation_nll, watcher.sample_tokens
         result = finish(run, recipe, ending, state, training, nll, n_sample, should_stop)

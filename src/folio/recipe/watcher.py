@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from folio.run.directory import Run
-from folio.training.pace import Knot
+from folio.training.pace import StepPlan
 from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.state import TrainingState
 
@@ -47,9 +47,9 @@ class Observers:
         for observer in self.observers:
             observer.evaluated(state, evaluation)
 
-    def paced(self, knot: Knot) -> None:
+    def paced(self, plan: StepPlan) -> None:
         for observer in self.observers:
-            observer.paced(knot)
+            observer.paced(plan)
 
     def save(self, state: TrainingState) -> None:
         for observer in self.observers:

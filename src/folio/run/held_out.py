@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from folio.console import percent
 from folio.device import Device
 from folio.evaluation.score import Score
 from folio.evaluation.uncertainty import TELLING, standard_error, text_blocks
@@ -62,7 +63,7 @@ class HeldOut:
         return {k: v for k, v in record.items() if k != "unknown_share" or v}
 
     def __str__(self) -> str:
-        unknown = f", {self.unknown_share:.1%} of them unknown" if self.unknown_share else ""
+        unknown = f", {percent(self.unknown_share)} of them unknown" if self.unknown_share else ""
         return (
             f"{self.nats_per_token:.4f} ± {self.standard_error:.4f} nats per token "
             f"({self.targets:,} targets{unknown})"

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from folio.console import percent
 from folio.errors import UserError
 from folio.report import html_page, html_pieces, html_table
 from folio.tokenizers.base import Tokenizer
@@ -186,7 +187,7 @@ def cells(measured: Iterable[Measured]) -> list[list[str]]:
             f"{m.bytes_per_token:.2f}" if m.lossless else "-",
             f"{m.share_of_vocabulary_used:.1%}",
             f"{m.median_occurrences:,.0f}",
-            f"{m.unknown_share:.1%}",
+            percent(m.unknown_share),
             f"{m.embedding_parameters:,}",
             f"{m.flops_per_byte / 1e6:.2f}" if m.lossless else "-",
             "  ".join(m.longest_tokens),

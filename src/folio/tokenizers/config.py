@@ -10,7 +10,7 @@ from folio.config import unknown_choice
 from folio.errors import UserError
 from folio.storage import local
 from folio.tokenizers import load
-from folio.tokenizers.base import BEGIN, END, END_OF_DOCUMENT, MOST_IDS, Tokenizer
+from folio.tokenizers.base import BEGIN, END, END_OF_DOCUMENT, MOST_IDS, UNKNOWN, Tokenizer
 from folio.tokenizers.character import CharacterTokenizer
 from folio.tokenizers.sequences import Sequence, stream_sequences
 
@@ -105,11 +105,31 @@ class TokenizerConfig:
                     f"tokenizer.{name} is {getattr(self, name)}, which means nothing for kind "
                     f"{kind}. Leave it out, or take kind {MEANT_FOR[name][0]}."
                 )
-        smallest = 256 + len(self.special_tokens)
-        if kind == "bpe" and 0 < self.vocab_size < smallest:
+        self._check_size(())
+
+    def with_room_for(self, added: tuple[str, ...]) -> TokenizerConfig:
+        """Return the config of a vocabulary that has `vocab_size` ids once these special tokens are
+        added to it.
+
+        Raises:
+            UserError: there is no room for them.
+        """
+        if not self.vocab_size:
+            return self
+        self._check_size(added)
+        return replace(self, vocab_size=self.vocab_size - len(added))
+
+    def _check_size(self, added: tuple[str, ...]) -> None:
+        if self.kind_by_settings == "bpe":
+            n, least, special = 256, "the 256 bytes", self.special_tokens + added
+        elif self.kind_by_settings == "word":
+            n, least, special = 1, "a word", (UNKNOWN, END_OF_DOCUMENT, *added)
+        else:
+            return
+        if 0 < self.vocab_size < n + len(special):
             raise UserError(
-                f"tokenizer.vocab_size must be at least {smallest}, the 256 bytes and "
-                f"{', '.join(self.special_tokens)}, got {self.vocab_size}."
+                f"tokenizer.vocab_size must be at least {n + len(special)}, {least} and "
+                f"{', '.join(special)}, got {self.vocab_size}."
             )
 
     @property

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from folio.console import percent
 from folio.errors import UserError
 from folio.tokenizers.base import (
     CHAT_TOKENS,
@@ -125,7 +126,7 @@ class WordTokenizer(Tokenizer):
         tokenizer = cls(words, punctuation=punctuation, lowercase=lowercase)
         n_words = counts.total()
         share = (n_words - sum(counts[word] for word in words)) / max(1, n_words)
-        tokenizer.note = f"{share:.2%} of the words of the training text are {UNKNOWN}."
+        tokenizer.note = f"{percent(share, 2)} of the words of the training text are {UNKNOWN}."
         return tokenizer
 
     def with_chat(self) -> WordTokenizer:

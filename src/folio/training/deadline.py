@@ -2,8 +2,8 @@
 
 The speed of a machine changes as other programs come and go, so one measurement at the start is not
 enough. At fixed shares of the time the rest is planned again from the speed of recent steps. Each
-decision is a knot of the pace (pace.py), which is on disk before it takes effect: the clock
-decides, but it leaves a record that needs no clock.
+plan is on disk before it takes effect: the clock decides, but it leaves a record (pace.py) that
+needs no clock.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from folio.training.pace import Knot, Pace
+from folio.training.pace import Pace, StepPlan
 
 DECISIONS = (0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.97, 0.985, 0.995)
 """Shares of the training time at which the rest is planned again. Dense at the end, where a change
@@ -25,7 +25,7 @@ FEWEST_STEPS = 3
 """Fewest steps from which the speed is taken."""
 SMALL_CHANGE = (0.03, 0.005)
 """A new plan that differs by less than these shares, of the remaining steps and of all steps, is
-not worth a knot."""
+not made."""
 MOST_EVALUATION_SHARE = 0.1
 """Share of the remaining time; if evaluations would take more, there are fewer of them."""
 CHANGED, NOTICEABLE = 1.25, 0.05
@@ -111,17 +111,17 @@ class Deadline:
         if len(self.steps) >= FEWEST_STEPS:
             self._note_evaluation(seconds)
 
-    def decide(self, step: int, pace: Pace) -> Knot | None:
+    def decide(self, step: int, pace: Pace) -> StepPlan | None:
         """Plan the rest again if that is due; None if nothing changes.
 
         Args:
             step: steps made so far.
-            pace: the current plan.
+            pace: the plans so far.
         """
         used, left = self.used(), pace.last - step
         if not self.due or (used < self.due[0] and left > 1):
             return None
-        if step <= pace.knots[-1].step or len(self.steps) < FEWEST_STEPS:
+        if step <= pace.plans[-1].step or len(self.steps) < FEWEST_STEPS:
             return None
         # A plan that ends too early is revised, too, which counts as one of the moments.
         self.due = [moment for moment in self.due[1:] if moment > used]
@@ -133,7 +133,7 @@ class Deadline:
         change = abs(steps - left)
         if change < max(SMALL_CHANGE[0] * left, SMALL_CHANGE[1] * pace.last, 1):
             return None
-        return Knot(step, step + steps, evaluations if evaluations < planned else None)
+        return StepPlan(step, step + steps, evaluations if evaluations < planned else None)
 
     def rest(self, planned: int) -> tuple[int, int]:
         """The steps and evaluations for which there is time.

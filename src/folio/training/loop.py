@@ -65,9 +65,9 @@ def _train(
         observer.save(state)
 
     while True:
-        if deadline is not None and (knot := deadline.decide(state.step, pace)):
-            observer.paced(knot)
-            pace.append(knot)
+        if deadline is not None and (plan := deadline.decide(state.step, pace)):
+            observer.paced(plan)
+            pace.append(plan)
 
         if is_evaluation_due(training, state.step) and state.step > state.evaluated_step:
             try:

@@ -1,18 +1,18 @@
 """The progress of a run along its schedule, as a function of the steps made.
 
 A run with a fixed number of steps makes one step of progress each. With a budget in minutes, the
-number of steps is only found out on the way: a knot (step, last) says that from `step` on, the rest
+number of steps is only found out on the way: a plan (step, last) says that from `step` on, the rest
 of the schedule is spread evenly over the steps up to `last`:
 
-    progress            knots (0, 8), (4, 6): a plan of eight steps; after four of them it
+    progress            plans (0, 8), (4, 6): eight steps at first; after four of them it
     8 |          .      turned out that there is time for six. The rate never jumps, and
     6 |        .        the run always ends where the schedule does.
     4 |   . .
     0 +--------------
       0   2   4   6  step
 
-Learning rate and evaluations follow the progress; a knot may also reduce the number of evaluations
-that follow. A clock decides the knots (deadline.py), and with them a run can be repeated without a
+Learning rate and evaluations follow the progress; a plan may also reduce the number of evaluations
+that follow. A clock decides the plans (deadline.py), and with them a run can be repeated without a
 clock.
 """
 
@@ -24,84 +24,84 @@ from typing import NamedTuple
 from folio.errors import UserError
 
 
-class Knot(NamedTuple):
+class StepPlan(NamedTuple):
     """A decision, made after `step` steps, that a run ends after `last` steps."""
 
     step: int
     last: int
     evaluations: int | None = None
-    """Number of evaluations that follow, including the one at the end; None keeps the plan."""
+    """Number of evaluations that follow, including the one at the end; None keeps those planned."""
 
     def __str__(self) -> str:
         return ":".join(str(number) for number in self if number is not None)
 
 
 class Pace:
-    """The knots of a run so far; more are appended during training."""
+    """The plans of a run so far; more are appended during training."""
 
-    def __init__(self, knots: Iterable[Knot]) -> None:
+    def __init__(self, plans: Iterable[StepPlan]) -> None:
         """
         Args:
-            knots: the knots so far, the first one at step 0.
+            plans: the plans so far, the first one at step 0.
 
         Raises:
             UserError: they are not in order, or one of them ends before it begins.
         """
-        self.knots: list[Knot] = []
-        for knot in knots:
-            self.append(knot)
+        self.plans: list[StepPlan] = []
+        for plan in plans:
+            self.append(plan)
 
     @classmethod
     def of(cls, texts: Iterable[str], max_steps: int) -> Pace:
         """The pace of a recipe: `schedule.pace`, or the plain one up to `max_steps`.
 
-        >>> Pace.of(("0:8", "4:6"), 6).knots
-        [Knot(step=0, last=8, evaluations=None), Knot(step=4, last=6, evaluations=None)]
+        >>> Pace.of(("0:8", "4:6"), 6).plans
+        [StepPlan(step=0, last=8, evaluations=None), StepPlan(step=4, last=6, evaluations=None)]
         """
-        return cls([parse_knot(text) for text in texts] or [Knot(0, max_steps)])
+        return cls([parse_plan(text) for text in texts] or [StepPlan(0, max_steps)])
 
     @property
     def planned(self) -> int:
         """Steps in the first plan, the unit of progress."""
-        return self.knots[0].last
+        return self.plans[0].last
 
     @property
     def last(self) -> int:
-        """Steps after which the run ends, by the latest knot."""
-        return self.knots[-1].last
+        """Steps after which the run ends, by the latest plan."""
+        return self.plans[-1].last
 
-    def append(self, knot: Knot) -> None:
-        """Plan again from `knot.step` on."""
-        begin = self.knots[-1].step + 1 if self.knots else 0
-        if not (begin <= knot.step <= knot.last) or (not self.knots and knot.step):
+    def append(self, plan: StepPlan) -> None:
+        """Plan again from `plan.step` on."""
+        begin = self.plans[-1].step + 1 if self.plans else 0
+        if not (begin <= plan.step <= plan.last) or (not self.plans and plan.step):
             raise UserError(
                 f"schedule.pace must begin at step 0 and go up, each step with a last step that "
-                f"is not before it, got {', '.join(map(str, [*self.knots, knot]))}."
+                f"is not before it, got {', '.join(map(str, [*self.plans, plan]))}."
             )
-        self.knots.append(knot)
+        self.plans.append(plan)
 
     def progress(self, step: int) -> float:
         """Progress after `step` steps, in steps of the first plan; `planned` at the end.
 
-        >>> pace = Pace([Knot(0, 8), Knot(4, 6)])
+        >>> pace = Pace([StepPlan(0, 8), StepPlan(4, 6)])
         >>> [pace.progress(step) for step in range(7)]
         [0, 1, 2, 3, 4, 6.0, 8.0]
         """
         done: float = 0
-        for knot, following in zip(self.knots, [*self.knots[1:], None]):
+        for plan, following in zip(self.plans, [*self.plans[1:], None]):
             end = step if following is None else min(step, following.step)
-            if knot.step == 0:
-                done = end  # exact, so that a run with one knot equals one without a pace
-            elif end > knot.step:
-                done += (self.planned - done) * (end - knot.step) / (knot.last - knot.step)
+            if plan.step == 0:
+                done = end  # exact, so that a run with one plan equals one without a pace
+            elif end > plan.step:
+                done += (self.planned - done) * (end - plan.step) / (plan.last - plan.step)
         return done
 
     def evaluations_done(self, step: int, n_evaluations: int) -> int:
         """How many evaluations are due by a step, given their number in the first plan.
 
-        They are spread evenly over the progress, and again after a knot that changes their number.
+        They are spread evenly over the progress, and again after a plan that changes their number.
 
-        >>> pace = Pace([Knot(0, 8), Knot(4, 8, evaluations=1)])
+        >>> pace = Pace([StepPlan(0, 8), StepPlan(4, 8, evaluations=1)])
         >>> [pace.evaluations_done(step, 4) for step in range(9)]
         [0, 0, 1, 1, 2, 2, 2, 2, 3]
         """
@@ -113,20 +113,20 @@ class Pace:
 
     def _evaluations(self, step: int, n_evaluations: int) -> tuple[int, int]:
         before, begin, spread = 0, 0.0, n_evaluations
-        for knot in self.knots:
-            if knot.evaluations is not None and knot.step < step:
-                here = self.progress(knot.step)
+        for plan in self.plans:
+            if plan.evaluations is not None and plan.step < step:
+                here = self.progress(plan.step)
                 before += int(spread * (here - begin) / (self.planned - begin))
-                begin, spread = here, knot.evaluations
+                begin, spread = here, plan.evaluations
         done = int(spread * (self.progress(step) - begin) / ((self.planned - begin) or 1))
         return before + done, spread - done
 
 
-def parse_knot(text: str) -> Knot:
+def parse_plan(text: str) -> StepPlan:
     """Read one entry of `schedule.pace`.
 
-    >>> parse_knot("41:212"), parse_knot("41:212:3")
-    (Knot(step=41, last=212, evaluations=None), Knot(step=41, last=212, evaluations=3))
+    >>> parse_plan("41:212"), parse_plan("41:212:3")
+    (StepPlan(step=41, last=212, evaluations=None), StepPlan(step=41, last=212, evaluations=3))
     """
     numbers = text.split(":")
     if len(numbers) not in (2, 3) or not all(number.isdecimal() for number in numbers):
@@ -134,4 +134,4 @@ def parse_knot(text: str) -> Knot:
             f"schedule.pace must be a list of STEP:LAST or STEP:LAST:EVALUATIONS such as 41:212, "
             f"got '{text}'."
         )
-    return Knot(*map(int, numbers))
+    return StepPlan(*map(int, numbers))

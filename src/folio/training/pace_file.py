@@ -15,28 +15,28 @@ from pathlib import Path
 from folio.errors import UserError
 from folio.storage import atomic_write, storage_error
 from folio.training.deadline import TimeBudget
-from folio.training.pace import Knot
+from folio.training.pace import StepPlan
 
 
-def write_pace(path: Path, budget: TimeBudget, knots: Iterable[Knot]) -> None:
+def write_pace(path: Path, budget: TimeBudget, plans: Iterable[StepPlan]) -> None:
     """Write a budget and the decisions so far."""
     with atomic_write(path) as file:
         file.write(json.dumps({"budget": asdict(budget)}) + "\n")
-        file.writelines(map(_line, knots))
+        file.writelines(map(_line, plans))
 
 
-def append_knot(path: Path, knot: Knot) -> None:
+def append_plan(path: Path, plan: StepPlan) -> None:
     """Append a decision; it is on disk when this returns."""
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(_line(knot))
+            file.write(_line(plan))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise storage_error(error, path) from error
 
 
-def read_pace(path: Path) -> tuple[TimeBudget, list[Knot]] | None:
+def read_pace(path: Path) -> tuple[TimeBudget, list[StepPlan]] | None:
     """Read the budget and the decisions; None if the run has no budget in minutes.
 
     A truncated last line is a decision that never took effect.
@@ -51,15 +51,15 @@ def read_pace(path: Path) -> tuple[TimeBudget, list[Knot]] | None:
             f"{path} is damaged: its first line must be a budget. Move it away, and the run goes "
             f"on by the steps of its recipe."
         ) from None
-    knots: list[Knot] = []
+    plans: list[StepPlan] = []
     for line in rest:
         try:
             entry = json.loads(line)
-            knots.append(Knot(entry["step"], entry["last"], entry.get("evaluations")))
+            plans.append(StepPlan(entry["step"], entry["last"], entry.get("evaluations")))
         except (ValueError, KeyError, TypeError):
             break
-    return budget, knots
+    return budget, plans
 
 
-def _line(knot: Knot) -> str:
-    return json.dumps(knot._asdict()) + "\n"
+def _line(plan: StepPlan) -> str:
+    return json.dumps(plan._asdict()) + "\n"

@@ -15,7 +15,7 @@ from folio.tokens.mixture import Mixture
 from folio.tokens.stream import TokenStream
 from folio.training.config import OptimizerConfig, TrainingConfig
 from folio.training.deadline import Deadline
-from folio.training.pace import Knot, Pace
+from folio.training.pace import Pace, StepPlan
 from folio.training.schedule import ScheduleConfig
 from folio.training.state import TrainingState
 from folio.training.step import Step
@@ -48,11 +48,11 @@ class Observer(Protocol):
     def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
         """Is called after each evaluation; `state` already says whether it was the best."""
 
-    def paced(self, knot: Knot) -> None:
+    def paced(self, plan: StepPlan) -> None:
         """Is called when the clock plans the rest again; on disk before the call returns.
 
         Args:
-            knot: from which step on, and after how many the run ends.
+            plan: from which step on, and after how many the run ends.
         """
 
     def save(self, state: TrainingState) -> None:

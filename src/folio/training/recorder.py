@@ -20,8 +20,8 @@ from folio.run.directory import Run
 from folio.run.metrics import append_event
 from folio.run.own_code import OwnCode
 from folio.training.low_rank import corrected, merged
-from folio.training.pace import Knot
-from folio.training.pace_file import append_knot
+from folio.training.pace import StepPlan
+from folio.training.pace_file import append_plan
 from folio.training.parts import Ending, Evaluation, Training
 from folio.training.saving import Background
 from folio.training.state import TrainingState
@@ -73,8 +73,8 @@ class RunRecorder:
             best_step=state.best_step,
         )
 
-    def paced(self, knot: Knot) -> None:
-        append_knot(self.run.pace_file, knot)
+    def paced(self, plan: StepPlan) -> None:
+        append_plan(self.run.pace_file, plan)
 
     def save(self, state: TrainingState) -> None:
         self.wait()  # so that there is one copy at a time

@@ -30,8 +30,9 @@ class ScheduleConfig:
     short_fraction: float = 0.0
     """Share of all optimizer steps, the first ones, that read short windows, and as many more of
     them. More windows say more of a text than longer ones while a model knows little
-    (https://arxiv.org/abs/2108.06084). Until then it expects little beyond a short window, so that
-    losses are higher than they will be, and `training.patience` does not count them."""
+    (https://arxiv.org/abs/2108.06084). Until long ones begin, the model makes little of what is
+    further back than a short one reaches, so its losses are higher than they will be, and
+    `training.patience` does not count them."""
 
     short_length: int = 128
     """Tokens in a short window, at most the context length."""

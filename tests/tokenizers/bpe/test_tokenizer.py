@@ -313,7 +313,8 @@ def test_counts_of_merges_are_saved_and_change_neither_fingerprint_nor_other_rea
 def test_a_text_with_too_few_pairs_says_so():
     tokenizer = BPETokenizer.train(["ab"], 300)
     assert tokenizer.vocab_size == 260
-    assert tokenizer.note.startswith("The text has no more than 1 pairs")
+    assert tokenizer.note.startswith("The text has no more than 1 pair to merge")
+    assert tokenizer.note.endswith("40 ids fewer than it may have.")
     assert not TOKENIZERS["gpt2"].note
 
 

@@ -122,8 +122,8 @@ class BPETokenizer(Tokenizer):
         )
         if len(merges) < n_merges:
             tokenizer.note = (
-                f"The text has no more than {len(merges):,} pairs to merge, so the vocabulary has "
-                f"{tokenizer.vocab_size:,} ids instead of {vocab_size:,}."
+                f"The text has no more than {amount(len(merges), 'pair')} to merge, so the "
+                f"vocabulary has {n_merges - len(merges):,} ids fewer than it may have."
             )
         return tokenizer
 
