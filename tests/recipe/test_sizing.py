@@ -125,15 +125,15 @@ def test_no_more_sizes_are_tried_than_must_be(text: MakeText, tried: list[str]):
 
 
 @pytest.mark.parametrize(
-    ("given", "short_fraction"),
+    ("given", "short_fraction", "decay"),
     [
-        ({"size": "mini"}, 0.7),
-        ({"model": {"n_layers": 2}}, 0.0),
-        ({"model": {"d_model": 64}}, 0.0),
+        ({"size": "mini"}, 0.7, 2.0),
+        ({"model": {"n_layers": 2}}, 0.0, 1.6),
+        ({"model": {"d_model": 64}}, 0.0, 1.1),
     ],
 )
 def test_a_size_or_a_shape_that_is_given_stays(
-    given: Table, short_fraction: float, text: MakeText, tried: list[str]
+    given: Table, short_fraction: float, decay: float, text: MakeText, tried: list[str]
 ):
     prepared = text(300_000)
     found = chosen(merge(given, minutes(1000)), prepared)[0]
@@ -141,7 +141,7 @@ def test_a_size_or_a_shape_that_is_given_stays(
     dropped = {"embedding_dropout": 0.1, "residual_dropout": 0.1, "attention_dropout": 0.0}
     regularization: Table = {
         "model": dropped,
-        "optimizer": {"matrix_weight_decay": 2.0},
+        "optimizer": {"matrix_weight_decay": decay},
         "training": {"confidence_penalty": 0.1},
         "schedule": {"short_fraction": short_fraction},
     }
@@ -198,6 +198,21 @@ def test_dropout_decay_and_penalty_follow_the_epochs(
         assert ("confidence penalty 0.1" in lines[0]) == (penalty == 0.1)
         found.append((dropped, decay, penalty))
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("rate", "decay"), [(0.0, 1.0), (0.01, 1.0), (0.1, None), (0.3, None), (5.0, 0.05)]
+)
+def test_decay_takes_most_of_a_weight_in_no_less_than_a_sixth_of_an_epoch(
+    rate: float, decay: float | None, text: MakeText, tried: list[str]
+):
+    prepared = text(140_000)
+    given: Table = {"size": "nano", "optimizer": {"kind": "muon", "matrix_learning_rate": rate}}
+    recipe = chosen(merge(given, minutes(0.6)), prepared)[0]
+    step_tokens = recipe.training.batch_size * recipe.model.context_length
+    steps = len(prepared.training()) / step_tokens / 6
+    found = recipe.optimizer.matrix_weight_decay
+    assert found == decay or 1 / (rate * found) == pytest.approx(steps, rel=0.05)
 
 
 def test_dropout_decay_or_penalty_that_is_given_stays(text: MakeText, tried: list[str]):

@@ -72,6 +72,12 @@ alike"), 1.0 at 8 of it, 2.0 at 12 and at 25 of python-docs ("Five minutes of a 
 dropout was best at 5 epochs ("Decay in place of dropout"), 0.1 at 12, and better than 0.2 at 25. A
 penalty of 0.1 was better than none at 5 epochs of tiny Shakespeare over three seeds, and in one at
 9 and at 15 of python-docs, where 0.2 was worse ("Certainty that costs")."""
+FORGOTTEN_EPOCHS = 1 / 6
+"""Decay takes most of a weight in 1 / (rate * decay) steps at the full rate, and what is best for
+those does not change with the text if it is counted in epochs (https://arxiv.org/abs/2405.13698).
+The best decays above are 0.17 to 0.36 of an epoch; no decay may take less. Of prose of 2.2 M
+tokens, where an epoch has five times as many steps, 0.4 has 2.7 % less loss than 1.0
+(docs/experiments.md, "How long a weight is remembered")."""
 
 MANY_IDS = 1000
 """Ids of a vocabulary from which on most are rare. Of characters there are fewer, and nothing
@@ -152,6 +158,13 @@ class Candidate:
     def epochs(self) -> float:
         """Epochs of the training text in the budget."""
         return self.n_tokens * (1 - self.recipe.start.kept) / max(self.n_training - 1, 1)
+
+    @property
+    def most_decay(self) -> float:
+        """Muon's decay that takes most of a weight in FORGOTTEN_EPOCHS, where it is high."""
+        steps = FORGOTTEN_EPOCHS * self.n_training / self.tokens_per_step
+        rate = max(self.recipe.optimizer.matrix_learning_rate, 1e-9)  # 0 moves nothing
+        return max(two_digits(1 / (rate * steps)), MUON_REGULARIZATION[0][1].matrix_decay)
 
     @property
     def share_of_needed(self) -> float:
@@ -328,8 +341,9 @@ def size_recipe(
         epochs = few_digits(chosen.epochs)
         words.append(f"dropout {max(regularization.dropped):g} (about {epochs} epochs)")
     if muon and "matrix_weight_decay" not in optimizer:
-        settings["optimizer"]["matrix_weight_decay"] = regularization.matrix_decay
-        words.append(f"decay {regularization.matrix_decay:g}")
+        decay = min(regularization.matrix_decay, chosen.most_decay)
+        settings["optimizer"]["matrix_weight_decay"] = decay
+        words.append(f"decay {decay:g}")
     if muon and prepared.tokenizer.vocab_size >= MANY_IDS:
         usual = chosen.recipe.optimizer.learning_rate
         rare = {"beta2": RARE_BETA2, "learning_rate": two_digits(RARE_RATE * usual)}
