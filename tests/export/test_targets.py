@@ -84,7 +84,16 @@ def test_a_file_goes_where_it_is_told_or_into_a_folder(tmp_path: Path):
     assert export_run(opened, "gguf", "f16", tmp_path / "a")[0] == tmp_path / "a" / "made-f16.gguf"
     assert export_run(opened, "gguf", out=tmp_path / "b.gguf")[0] == tmp_path / "b.gguf"
     assert export_run(opened, "hf", out=tmp_path / "c")[0] == tmp_path / "c"
-    assert {p.name for p in tmp_path.iterdir()} == {"made", "a", "b.gguf", "Modelfile", "c"}
+    assert {p.name for p in tmp_path.iterdir()} == {"made", "a", "b.gguf", "b.Modelfile", "c"}
+
+
+def test_each_file_in_a_folder_has_a_modelfile_of_its_own(tmp_path: Path):
+    opened = random_run(tmp_path, **MODERN)
+    for kind in ("f32", "f16"):
+        export_run(opened, "gguf", kind, tmp_path / "there")
+    for kind in ("f32", "f16"):
+        modelfile = tmp_path / "there" / f"made-{kind}.Modelfile"
+        assert modelfile.read_text(encoding="utf-8").startswith(f"FROM ./made-{kind}.gguf\n")
 
 
 def test_a_file_of_others_beside_an_export_is_kept(tmp_path: Path):
@@ -117,7 +126,7 @@ def test_a_folder_that_is_named_by_dots_is_that_folder(
     [
         ("hf", "", "README.md"),
         ("hf", "", "config.json"),
-        ("gguf", "x.gguf", "Modelfile"),
+        ("gguf", "x.gguf", "x.Modelfile"),
         ("gguf", "x.gguf", "x.gguf"),
         ("html", "x.html", "x.html"),
     ],
