@@ -14,9 +14,21 @@ from folio.export import gguf, targets
 from folio.export.foreign import Foreign
 from folio.export.target import Exported, Target, weights_of
 from folio.export.targets import TARGETS, export_run
+from folio.model import block
+from folio.model.attention import Attention
 from folio.run.model import Model
 from folio.tokenizers import Tokenizer
+from folio.tokenizers.bpe.standard_json import from_standard
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from tests.export.making import MODERN, random_run
+
+
+class OwnAttention(Attention):
+    """Attention that might compute anything."""
+
+
+class OwnTokenizer(BPETokenizer):
+    """A tokenizer that might, too."""
 
 
 def write_torch(opened: Model, kind: str, out: Path) -> Exported:
@@ -104,6 +116,20 @@ def test_a_file_of_others_beside_an_export_is_kept(tmp_path: Path):
     with pytest.raises(UserError, match="would be replaced, and no export wrote it"):
         export_run(opened, "gguf", out=tmp_path / "mine.gguf")
     assert (tmp_path / "mine.gguf").read_text() == "precious"
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_layer_or_a_tokenizer_of_your_own_is_refused(
+    to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened = random_run(tmp_path, "bpe-gpt2", **MODERN)
+    mine = replace(opened, tokenizer=OwnTokenizer(from_standard(opened.tokenizer.to_json())))
+    with pytest.raises(UserError, match="has OwnTokenizer as its tokenizer"):
+        export_run(mine, to, out=tmp_path / "out" / f"x.{to}")
+    monkeypatch.setattr(block, "Attention", OwnAttention)
+    with pytest.raises(UserError, match=r"OwnAttention as blocks\.0\.attention"):
+        export_run(random_run(tmp_path, name="own", **MODERN), to, out=tmp_path / "out" / f"x.{to}")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("out", ["..", "x/..", "."])
