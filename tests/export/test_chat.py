@@ -128,7 +128,7 @@ def test_llama_cpp_writes_the_conversation_that_folio_writes(name: str, tmp_path
         turns = turns_of([(message["role"], message["content"]) for message in messages])
         said = [f"<|{turn.role}|>{harmless(turn.text, opened.tokenizer)}<|end|>" for turn in turns]
         assert server.apply_template(messages) == "".join(said) + "<|assistant|>", messages
-    modelfile = (path.parent / "Modelfile").read_text(encoding="utf-8")
+    modelfile = path.with_suffix(".Modelfile").read_text(encoding="utf-8")
     assert f'TEMPLATE """{OLLAMA_TEMPLATE}"""' in modelfile
     assert 'PARAMETER stop "<|end|>"' in modelfile
 
@@ -138,7 +138,7 @@ def test_a_model_without_conversations_has_no_template(tmp_path: Path):
     folder, _, _ = export_run(opened, "hf")
     assert "chat_template" not in read_json(folder / "tokenizer_config.json")
     path, _, _ = export_run(opened, "gguf")
-    assert "TEMPLATE" not in (path.parent / "Modelfile").read_text(encoding="utf-8")
+    assert "TEMPLATE" not in path.with_suffix(".Modelfile").read_text(encoding="utf-8")
     assert b"chat_template" not in path.read_bytes()
 
 

@@ -10,13 +10,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from folio.errors import UserError
-from folio.export.gguf_file import read_gguf, write_gguf
+from folio.export.gguf_file import F32, read_gguf, write_gguf
+from folio.export.gguf_graphs import QWEN2_GRAPH
+from folio.export.names import to_theirs
+from folio.export.quantize import pack
+from folio.export.target import weights_of
 from folio.export.targets import export_run
 from folio.generation.sampling import SamplingConfig
 from folio.run.directory import Run
 from folio.storage import read_json, write_json
 from tests.export.conftest import BY_TRANSFORMERS
 from tests.export.making import MODERN, random_run
+from tests.export.test_gguf import their_log_probabilities
+from tests.export.test_hf import some_ids
 from tests.export.test_importing import LLAMA_SHAPE, imported, theirs
 
 pytestmark = BY_TRANSFORMERS
@@ -154,6 +160,26 @@ def test_a_factor_alone_scales_positions(exported: Path, tmp_path: Path, key: st
         else:
             with pytest.raises(UserError, match="scales its rotary positions"):
                 imported(path, tmp_path)
+
+
+def test_a_file_of_qwen_2_computes_what_llama_cpp_computes(tmp_path: Path):
+    opened = random_run(tmp_path, "bpe-qwen2", **MODERN | {"qk_norm": False, "bias": True})
+    config, tensors = weights_of(opened)
+    named = to_theirs(QWEN2_GRAPH.rows, config, tensors)
+    without = [f"blk.{i}.{n}.bias" for i in (0, 1) for n in ("attn_output", "ffn_gate", "ffn_up")]
+    for name in (*without, "blk.0.ffn_down.bias", "blk.1.ffn_down.bias"):  # as Qwen 2
+        del named[name]
+    said, _ = read_gguf(export_run(opened, "gguf")[0])
+    said = {name.replace("llama.", "qwen2."): value for name, value in said.items()}
+    path = tmp_path / "qwen2.gguf"
+    shapes = {name: (tuple(x.shape), F32) for name, x in named.items()}
+    write_gguf(
+        path, said | {"general.architecture": "qwen2"}, shapes, lambda n: pack(named[n], F32)
+    )
+    back = imported(path, tmp_path)
+    token_ids = some_ids(back, 1, 12)
+    theirs = their_log_probabilities(back, path, token_ids[0])
+    assert (theirs - back.model(token_ids)[0].log_softmax(1)).abs().max() < 1e-4
 
 
 def test_a_split_of_llama_3_begins_texts_where_nothing_is_said(exported: Path, tmp_path: Path):

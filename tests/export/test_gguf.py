@@ -101,7 +101,7 @@ def test_positions_are_padded_so_that_a_longer_text_ends_nothing(tmp_path: Path)
         "llama.cpp reads 256 positions; the model knows 40, and the others repeat the last one"
     ]
     assert LlamaCpp(path).complete([5] * 60, n_predict=1)["finish_reason"] == "length"
-    assert "PARAMETER num_ctx 40" in (path.parent / "Modelfile").read_text(encoding="utf-8")
+    assert "PARAMETER num_ctx 40" in path.with_suffix(".Modelfile").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0"])
@@ -205,7 +205,7 @@ def test_the_same_run_gives_the_same_bytes(graph: str, settings: dict[str, Any],
     opened = random_run(tmp_path, "bpe-qwen2", **settings)
     one, two = (export_run(opened, "gguf", "q8_0", tmp_path / n / "m.gguf")[0] for n in "ab")
     assert one.read_bytes() == two.read_bytes()
-    assert (one.parent / "Modelfile").read_text() == (two.parent / "Modelfile").read_text()
+    assert one.with_suffix(".Modelfile").read_text() == two.with_suffix(".Modelfile").read_text()
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [

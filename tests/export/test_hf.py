@@ -11,10 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from folio.config import merge
-from folio.export.card import model_card
+from folio.export.card import facts, model_card
 from folio.export.hf_graphs import GRAPHS
 from folio.export.targets import export_run
 from folio.export.verify import HOSTILE
+from folio.run.fine_tuning import write_start
 from folio.run.model import Model
 from folio.storage import read_json, write_json
 from tests.export.conftest import BY_TRANSFORMERS
@@ -190,6 +191,20 @@ def test_the_card_says_what_was_read_how_well_and_what_is_known_by_heart(tmp_pat
     write_json(run.recall_file, found | {"checkpoint": opened.checkpoint.path.name})
     folder, _, _ = export_run(opened, "hf")
     assert "| folio recall | It learned. |" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_card_of_a_fine_tuned_model_names_what_it_began_with(tmp_path: Path):
+    origin, opened = (random_run(tmp_path, name=name) for name in ("origin", "tuned"))
+    corpus = opened.run.corpus()
+    del corpus["imported"]
+    corpus["ledger"]["dropped"] = {}
+    write_json(opened.run.corpus_file, corpus | {"sources": [{"source": "letters.txt"}]})
+    assert "from-scratch" in model_card(opened, "gpt2", [])
+    write_start(opened.run, str(origin.run.path), "", None)
+    card = model_card(opened, "gpt2", [])
+    assert "scratch" not in card and "from the weights of a test." in card
+    assert "Trained on letters.txt, after all that a test learned from." in card
+    assert ("training text", "letters.txt, after all that a test learned from") in facts(opened)
 
 
 def test_the_card_says_nothing_that_was_measured_of_another_checkpoint(tmp_path: Path):

@@ -228,7 +228,7 @@ def test_a_longer_context_is_cut_and_said(tmp_path: Path):
     said: list[str] = []
     long = random_run(tmp_path, name="long", **merge(MODERN, {"context_length": 1500}))
     imported(export_run(long, "hf")[0], tmp_path, "capped", tell=said.append)
-    assert said == ["context: 1,024 of 1,500 positions; --context takes more"]
+    assert said == ["context: 1,024 of 1,500 positions; folio import --context takes more"]
 
 
 def test_roles_come_from_the_files_beside_the_tokenizer(tmp_path: Path):
@@ -282,6 +282,7 @@ def test_a_config_that_says_something_else_is_refused_by_its_name(
 
 OTHER_GGUF: list[tuple[str, Any, str]] = [
     ("general.architecture", "gemma3", "of type 'gemma3'"),
+    ("split.count", 3, "is one of 3 parts of a model. Make one file of them first: llama-gguf"),
     ("qwen3.rope.scaling.type", "yarn", "scales its rotary positions"),
     ("qwen3.rope.dimension_count", 4, "rotates 4 of the 8 dimensions"),
     ("qwen3.expert_count", 8, "a mixture of experts"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from folio.export.page_copies import filter_of
+from folio.tokenizers.base import token_text
 from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from tests.export.browsers import in_node
 from tests.export.making import MODERN, SHAPE, TEXT, random_run
@@ -79,6 +80,14 @@ def test_tokens_are_the_text_from_their_starts_on(name: str, tmp_path: Path):
         assert texts == ["The", " cat", " sat", "  on", " the", " mat", "."]
     else:
         assert "".join(texts) == text
+
+
+def test_a_choice_that_is_a_part_of_a_character_is_named_by_its_bytes(tmp_path: Path):
+    opened = random_run(tmp_path, "bytes", **MODERN)
+    script = "const engine = makeWorker(); return given.ids.map((id) => engine.name(id, false));"
+    names = in_node(exported(opened)[0], script, ids=list(range(256)))
+    assert names == [token_text(opened.tokenizer, i) for i in range(256)]
+    assert names[0xE2] == "bytes:\\xe2" and names[0x41] == "A"
 
 
 def test_what_was_read_before_changes_nothing(tmp_path: Path):

@@ -14,9 +14,21 @@ from folio.export import gguf, targets
 from folio.export.foreign import Foreign
 from folio.export.target import Exported, Target, weights_of
 from folio.export.targets import TARGETS, export_run
+from folio.model import block
+from folio.model.attention import Attention
 from folio.run.model import Model
 from folio.tokenizers import Tokenizer
+from folio.tokenizers.bpe.standard_json import from_standard
+from folio.tokenizers.bpe.tokenizer import BPETokenizer
 from tests.export.making import MODERN, random_run
+
+
+class OwnAttention(Attention):
+    """Attention that might compute anything."""
+
+
+class OwnTokenizer(BPETokenizer):
+    """A tokenizer that might, too."""
 
 
 def write_torch(opened: Model, kind: str, out: Path) -> Exported:
@@ -84,7 +96,16 @@ def test_a_file_goes_where_it_is_told_or_into_a_folder(tmp_path: Path):
     assert export_run(opened, "gguf", "f16", tmp_path / "a")[0] == tmp_path / "a" / "made-f16.gguf"
     assert export_run(opened, "gguf", out=tmp_path / "b.gguf")[0] == tmp_path / "b.gguf"
     assert export_run(opened, "hf", out=tmp_path / "c")[0] == tmp_path / "c"
-    assert {p.name for p in tmp_path.iterdir()} == {"made", "a", "b.gguf", "Modelfile", "c"}
+    assert {p.name for p in tmp_path.iterdir()} == {"made", "a", "b.gguf", "b.Modelfile", "c"}
+
+
+def test_each_file_in_a_folder_has_a_modelfile_of_its_own(tmp_path: Path):
+    opened = random_run(tmp_path, **MODERN)
+    for kind in ("f32", "f16"):
+        export_run(opened, "gguf", kind, tmp_path / "there")
+    for kind in ("f32", "f16"):
+        modelfile = tmp_path / "there" / f"made-{kind}.Modelfile"
+        assert modelfile.read_text(encoding="utf-8").startswith(f"FROM ./made-{kind}.gguf\n")
 
 
 def test_a_file_of_others_beside_an_export_is_kept(tmp_path: Path):
@@ -95,6 +116,20 @@ def test_a_file_of_others_beside_an_export_is_kept(tmp_path: Path):
     with pytest.raises(UserError, match="would be replaced, and no export wrote it"):
         export_run(opened, "gguf", out=tmp_path / "mine.gguf")
     assert (tmp_path / "mine.gguf").read_text() == "precious"
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_layer_or_a_tokenizer_of_your_own_is_refused(
+    to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened = random_run(tmp_path, "bpe-gpt2", **MODERN)
+    mine = replace(opened, tokenizer=OwnTokenizer(from_standard(opened.tokenizer.to_json())))
+    with pytest.raises(UserError, match="has OwnTokenizer as its tokenizer"):
+        export_run(mine, to, out=tmp_path / "out" / f"x.{to}")
+    monkeypatch.setattr(block, "Attention", OwnAttention)
+    with pytest.raises(UserError, match=r"OwnAttention as blocks\.0\.attention"):
+        export_run(random_run(tmp_path, name="own", **MODERN), to, out=tmp_path / "out" / f"x.{to}")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("out", ["..", "x/..", "."])
@@ -117,7 +152,7 @@ def test_a_folder_that_is_named_by_dots_is_that_folder(
     [
         ("hf", "", "README.md"),
         ("hf", "", "config.json"),
-        ("gguf", "x.gguf", "Modelfile"),
+        ("gguf", "x.gguf", "x.Modelfile"),
         ("gguf", "x.gguf", "x.gguf"),
         ("html", "x.html", "x.html"),
     ],

@@ -11,11 +11,13 @@ from folio.config import read_toml
 from folio.console import amount
 from folio.export.ngrams import left_out
 from folio.model.config import ModelConfig
+from folio.run.directory import Run
 from folio.run.model import Model
 from folio.run.ngrams import read_ngram_weights
 from folio.storage import read_json
 
-TAGS = "tags: [folio, from-scratch]"
+TAGS = "tags: [folio"
+"""Begins a line of each card, by which it is known as one that may be replaced."""
 
 
 def model_card(opened: Model, graph: str, notes: list[str]) -> str:
@@ -27,13 +29,16 @@ def model_card(opened: Model, graph: str, notes: list[str]) -> str:
         notes: what the user should know.
     """
     config, tokenizer = opened.model.config, opened.tokenizer
-    imported = "imported" in opened.run.corpus()
-    origin = "that came from elsewhere" if imported else "trained from scratch with Folio"
+    began_with, tags, origin = _began_with(opened.run), f"{TAGS}]", "that came from elsewhere"
+    if began_with:
+        origin = f"trained further with Folio, from the weights of {began_with}"
+    elif "imported" not in opened.run.corpus():
+        tags, origin = f"{TAGS}, from-scratch]", "trained from scratch with Folio"
     lines = [
         "---",
         "library_name: transformers",
         "pipeline_tag: text-generation",
-        TAGS,
+        tags,
         "---",
         f"# {opened.run.name}",
         "",
@@ -55,6 +60,21 @@ def model_card(opened: Model, graph: str, notes: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _began_with(run: Run) -> str:
+    """Name the model with whose weights a training began; empty if they were random."""
+    if not run.start_file.exists():
+        return ""
+    origin = Run(Path(read_json(run.start_file, dict)["run"]))
+    imported = origin.corpus().get("imported") if origin.corpus_file.exists() else None
+    return imported["name"] if imported else origin.path.name
+
+
+def _training_text(run: Run) -> str:
+    """Name what a run learned from, and before."""
+    before = f", after all that {name} learned from" if (name := _began_with(run)) else ""
+    return _names(run.corpus()["sources"]) + before
+
+
 def _shape(config: ModelConfig) -> str:
     layers, heads = amount(config.n_layers, "layer"), amount(config.n_heads, "head")
     return f"{layers}, {heads}, width {config.d_model}"
@@ -66,7 +86,7 @@ def facts(opened: Model) -> Iterator[tuple[str, str]]:
     if "imported" in corpus:
         yield "training text", f"not known; the model comes from {corpus['imported']['name']}"
     else:
-        yield "training text", _names(corpus["sources"])
+        yield "training text", _training_text(opened.run)
     yield "parameters", f"{config.n_parameters:,}"
     yield "shape", _shape(config)
     context = f"{config.context_length:,} tokens; behind them it goes on from the last half"
@@ -130,7 +150,7 @@ def _ledger(opened: Model) -> Iterator[str]:
     if imported := corpus.get("imported"):
         yield f"Imported from {imported['name']}; Folio does not know its training text."
     else:
-        yield f"Trained on {_names(corpus['sources'])}."
+        yield f"Trained on {_training_text(opened.run)}."
         yield ""
         dropped = "".join(f" + {n:,} dropped ({why})" for why, n in ledger["dropped"].items())
         yield (

@@ -103,7 +103,7 @@ def write_gguf_file(opened: Model, kind: str, out: Path) -> Exported:
         {name: (tuple(x.shape), kinds[name]) for name, x in named.items()},
         lambda name: pack(named[name], kinds[name]),
     )
-    with atomic_write(out.parent / "Modelfile") as file:
+    with atomic_write(_modelfile(out)) as file:
         file.write(f"FROM ./{out.name}\n{MODELFILE} {known}\n")
         if opened.tokenizer.has_chat:
             file.write(f'TEMPLATE """{OLLAMA_TEMPLATE}"""\nPARAMETER stop "{END}"\n')
@@ -123,11 +123,16 @@ def _name(run: Run, kind: str) -> str:
     return f"{run.name}-{kind}.gguf"
 
 
+def _modelfile(path: Path) -> Path:
+    """Name the Modelfile of a file; each has its own, since a folder may hold several."""
+    return path.with_suffix(".Modelfile")
+
+
 def _is_ours(path: Path) -> bool:
-    modelfile = path.with_name("Modelfile")
+    modelfile = _modelfile(path)
     if modelfile.exists() and not has_words(modelfile, MODELFILE):
         return False
-    if not path.is_file() or has_words(modelfile, f"FROM ./{path.name}\n"):
+    if not path.is_file():
         return True
     with path.open("rb") as file:
         return WRITTEN_BY.encode() in file.read(4096)

@@ -1,4 +1,4 @@
-"""The four graphs of llama.cpp that say our models."""
+"""The graphs of llama.cpp that say our models."""
 
 from __future__ import annotations
 
@@ -60,6 +60,8 @@ WHOLE = (forms.with_biases, forms.with_learned_positions, forms.with_heads_of_th
 
 QWEN3_GRAPH = Graph("qwen3", QWEN3, table(QWEN3_ROWS), LLAMA_KEYS, {})
 LLAMA_GRAPH = Graph("llama", LLAMA, table(LLAMA_ROWS), LLAMA_KEYS, {})
+QWEN2_GRAPH = Graph("qwen2", LLAMA, table(QWEN3_ROWS), LLAMA_KEYS, {})
+"""Llama without the pairs."""
 GPT2_GRAPH = Graph(
     name="gpt2",
     needs=GPT2 | GELU_ALONE,
@@ -80,3 +82,5 @@ NEOX_GRAPH = Graph(
 )
 GRAPHS = (QWEN3_GRAPH, LLAMA_GRAPH, GPT2_GRAPH, NEOX_GRAPH)
 """Known graphs. A tied head is left out of the file except for gptneox, which must have one."""
+READ = (*GRAPHS, QWEN2_GRAPH)
+"""Graphs that are read; what qwen2 says, llama says too."""

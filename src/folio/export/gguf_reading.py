@@ -12,7 +12,7 @@ import torch
 from folio.errors import UserError
 from folio.export.foreign import Foreign, read_config
 from folio.export.gguf_file import read_gguf
-from folio.export.gguf_graphs import GPT2_GRAPH, GRAPHS, LLAMA_GRAPH, NEOX_GRAPH, QWEN3_GRAPH
+from folio.export.gguf_graphs import GPT2_GRAPH, NEOX_GRAPH, READ
 from folio.export.gguf_vocabulary import read_vocabulary
 from folio.export.names import to_ours
 from folio.export.quantize import unpack
@@ -26,10 +26,15 @@ def read_gguf_model(path: Path) -> Foreign:
     """
     source = str(path)
     settings, packed = read_gguf(path)
+    if (n_parts := settings.get("split.count", 1)) not in (0, 1):
+        raise UserError(
+            f"{source} is one of {n_parts!r} parts of a model. Make one file of them first: "
+            f"llama-gguf-split --merge FIRST_PART OUT.gguf"
+        )
     name = settings.get("general.architecture")
-    graph = next((graph for graph in GRAPHS if graph.name == name), None)
+    graph = next((graph for graph in READ if graph.name == name), None)
     if graph is None:
-        known = ", ".join(graph.name for graph in GRAPHS)
+        known = ", ".join(graph.name for graph in READ)
         raise UserError(f"{source} is a model of type {name!r}. Folio computes {known}.")
     table = _settings(graph.name, settings)
     _refuse_others(table, source)
@@ -44,7 +49,6 @@ def read_gguf_model(path: Path) -> Foreign:
         others |= {"activation": "gelu_tanh", "bias": True}
     else:
         others["bias"] = any(name.endswith(".bias") for name in packed)
-    if graph in (QWEN3_GRAPH, LLAMA_GRAPH):
         table.setdefault("attention.head_count_kv", 0)
         table.setdefault("attention.key_length", 0)
         table.setdefault("attention.value_length", table["attention.key_length"])

@@ -78,7 +78,7 @@ def import_run(
     if not 0 <= context <= own:
         raise UserError(f"--context must be 1 to {own:,}, the positions that {path} knows, or 0.")
     if not context and own > MOST_CONTEXT:
-        tell(f"context: {MOST_CONTEXT:,} of {own:,} positions; --context takes more")
+        tell(f"context: {MOST_CONTEXT:,} of {own:,} positions; folio import --context takes more")
     foreign = foreign.with_context(context or MOST_CONTEXT)
     config, tokenizer = foreign.config, foreign.tokenizer
     if tokenizer.vocab_size > config.vocab_size:

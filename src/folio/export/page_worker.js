@@ -56,10 +56,15 @@ class Engine {
     return (id) => this.hidden.has(id) ? "" : decoder.decode(this.tokenizer.pieces[id], { stream: true });
   }
 
-  // A token alone, as it would stand there.
+  // A token alone, as it would stand there; one that is a part of a character is named by its bytes, as a server does.
   name(id, first) {
     if (this.hidden.has(id)) return "";
-    return (first ? "" : this.tokenizer.separator) + new TextDecoder("utf-8", { ignoreBOM: true }).decode(this.tokenizer.pieces[id]);
+    const piece = this.tokenizer.pieces[id], between = first ? "" : this.tokenizer.separator;
+    try {
+      return between + new TextDecoder("utf-8", { ignoreBOM: true, fatal: true }).decode(piece);
+    } catch {
+      return `${between}bytes:${Array.from(piece, (value) => `\\x${value.toString(16).padStart(2, "0")}`).join("")}`;
+    }
   }
 
   async look(text, job) {

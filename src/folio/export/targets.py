@@ -17,7 +17,9 @@ from folio.export.ngrams import left_out, stay_behind, without_ngrams
 from folio.export.page import HTML
 from folio.export.target import Exported, Target
 from folio.export.verify import Verified, verify
+from folio.fast.written_for import comes_from
 from folio.run.model import Model
+from folio.run.own_code import OwnCode
 from folio.storage import rename, storage_error
 
 TARGETS: dict[str, Target] = {"hf": HF, "gguf": GGUF, "html": HTML}
@@ -39,8 +41,8 @@ def export_run(
         What was written where, and how far it is from the run.
 
     Raises:
-        UserError: the target cannot say this run, or does not say it right, or files of something
-            else would be replaced. Nothing is left then.
+        UserError: the target cannot say this run, or does not say it right, or it has code that is
+            not Folio's, or files of something else would be replaced. Nothing is left then.
     """
     if to not in TARGETS:
         raise UserError(unknown_name("target", to, TARGETS) + f" There are {', '.join(TARGETS)}.")
@@ -49,6 +51,7 @@ def export_run(
     if kind not in target.types:
         types = ", ".join(target.types)
         raise UserError(f"--type must be one of {types} for {to}, got {kind}.")
+    _require_ours(opened)
     if alone:
         opened = without_ngrams(opened)
     name = target.default_name(opened.run, kind)
@@ -72,6 +75,25 @@ def export_run(
     if (record := left_out(opened)) is not None:
         exported = replace(exported, notes=[stay_behind(record), *exported.notes])
     return final, exported, verified
+
+
+def _require_ours(opened: Model) -> None:
+    """Refuse what no other program computes. Reading it back would not show that: here it is read
+    by the same code.
+
+    Raises:
+        UserError: a layer, a function of the model or the tokenizer is not Folio's own.
+    """
+    code, tokenizer = OwnCode.of(opened.model), type(opened.tokenizer)
+    others = [f"{name} as {place}" for place, name in (code.layers | code.functions).items()]
+    others += [f"an edited {name}" for name in code.sources if name.startswith("folio.")]
+    if not comes_from(tokenizer, "folio"):
+        others.append(f"{tokenizer.__qualname__} as its tokenizer")
+    if others:
+        raise UserError(
+            f"Other programs compute what Folio does, and this run has {others[0]}. Sample it "
+            f"here, or train a run without that to export it."
+        )
 
 
 def _move(source: Path, target: Path, replace: bool) -> None:
