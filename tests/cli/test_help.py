@@ -213,3 +213,12 @@ def test_a_verb_completes_no_settings_that_it_refuses(folio: Folio):
     assert tables["tokens"] == {"corpus", "tokenizer"}
     refused = folio("tokens", "book.txt", "--into", "store", "--model.n-layers", "2")
     assert refused.code == 2 and "corpus and tokenizer, got --model" in refused.err
+
+
+def test_a_shell_completes_the_size_of_a_plan_as_a_flag_for_gpus():
+    from folio.cli.completion import as_a_shell_sees
+    from folio.cli.plan import plan
+
+    size = inspect.signature(as_a_shell_sees(plan)).parameters["size"]
+    assert size.default == "", "the verb's own, whose help says that it is for --gpus"
+    assert "Without --gpus all are compared" in (plan.__doc__ or "")

@@ -91,10 +91,10 @@ def test_step_7_says_how_long_it_takes_before_it_starts(
     assert "diagnosis" in out
 
 
-def test_step_7_takes_minutes_and_a_name(folio: Folio, small_step_7: None, book: Path):
-    code, _, err = folio("7", str(book), "--minutes", "0.02", "--name", "short")
+def test_step_7_takes_minutes_a_name_and_a_seed(folio: Folio, small_step_7: None, book: Path):
+    code, _, err = folio("7", str(book), "--minutes", "0.02", "--name", "short", "--seed", "5")
     assert code == 0 and "takes about" not in err
-    assert Run(runs_folder() / "short").exists()
+    assert read_recipe(Run(runs_folder() / "short")).seed == 5
 
 
 def test_step_8_writes_without_end_from_the_model_of_step_7(
@@ -166,6 +166,7 @@ MISTAKES = {
     "all --minutes 1": "--minutes is for folio ladder 7 or 9",
     "3 --seed -1": "--seed must be 0 or more, got -1",
     "3 --max-steps 0": "at least 1",
+    "8 --seed 3": "--seed is for folio ladder 0 or 1",
     "8": "there is no run ladder-7",
     "2 nothing.txt": "There is no file, folder or built-in corpus",
 }

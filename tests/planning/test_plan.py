@@ -217,6 +217,12 @@ def test_a_size_is_a_mistake_since_all_are_compared(capfd: pytest.CaptureFixture
     assert end.value.code == 2 and "Leave --size out" in capfd.readouterr().err
 
 
+def test_a_recipe_is_not_planned_for_as_if_it_were_text(capfd: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        main(["plan", "recipes/shakespeare-1min.toml"])
+    assert end.value.code == 2 and "a recipe has its size" in capfd.readouterr().err
+
+
 def test_no_time_is_a_mistake(capfd: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as end:
         main(["plan", "--minutes", "0"])

@@ -18,6 +18,7 @@ from folio.recipe.expected_loss import (
     anchor_file,
     block_parameters,
     read_anchors,
+    write_anchors,
 )
 from folio.storage import write_json
 
@@ -86,26 +87,38 @@ def test_the_blocks_are_what_does_not_depend_on_the_vocabulary():
     assert small == large > 0
 
 
-def write_anchors(tokens: Path, text_tokens: int) -> list[tuple[TrainingBudget, float]]:
-    anchors = [
+def anchors_of(text_tokens: int) -> list[tuple[TrainingBudget, float]]:
+    return [
         (TrainingBudget(500_000, 4096, steps, text_tokens), loss)
         for steps, loss in zip(ANCHOR_STEPS, (2.5, 2.25))
     ]
-    entries = [{"effort": asdict(budget), "loss": loss} for budget, loss in anchors]
-    write_json(anchor_file(tokens), entries)
-    return anchors
 
 
 def test_anchors_stand_beside_the_tokens_or_are_unknown(tmp_path: Path):
     tokens = tmp_path / "train.bin"
     assert read_anchors(tokens) == []
-    written = write_anchors(tokens, 10**6)
-    assert read_anchors(tokens) == written
+    write_anchors(tokens, anchors_of(10**6))
+    assert read_anchors(tokens) == anchors_of(10**6)
+
+
+def test_anchors_of_other_defaults_are_not_compared_with_runs_of_these(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tokens = tmp_path / "train.bin"
+    write_anchors(tokens, anchors_of(10**6))
+    with monkeypatch.context() as other:
+        other.setattr("folio.recipe.presets.RATE_TIMES_WIDTH", 0.25)
+        assert read_anchors(tokens) == []
+    assert read_anchors(tokens) != []
+    # As they were written before their settings were told.
+    entries = [{"effort": asdict(budget), "loss": loss} for budget, loss in anchors_of(10**6)]
+    write_json(anchor_file(tokens), entries)
+    assert read_anchors(tokens) == []
 
 
 @pytest.mark.parametrize("text_tokens", [500, 3000, 10_000])
 def test_anchors_of_a_text_that_both_know_by_heart_predict_nothing(
     tmp_path: Path, text_tokens: int
 ):
-    write_anchors(tmp_path / "train.bin", text_tokens)
+    write_anchors(tmp_path / "train.bin", anchors_of(text_tokens))
     assert read_anchors(tmp_path / "train.bin") == []

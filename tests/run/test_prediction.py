@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from folio.recipe.expected_loss import TrainingBudget, anchor_file
+from folio.recipe.expected_loss import TrainingBudget, write_anchors
 from folio.recipe.prepare import prepare
 from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.resume import resume_run
@@ -17,7 +16,6 @@ from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
 from folio.run.prediction import Estimate, compare_with_prediction, predict
-from folio.storage import write_json
 
 
 def tiny(book: Path, **training: object) -> Recipe:
@@ -48,8 +46,8 @@ def test_the_card_of_a_budget_in_minutes_compares_time_and_memory(
 def test_the_loss_is_compared_where_the_text_was_planned_for(book: Path):
     recipe = tiny(book, max_steps=8)
     budgets = [TrainingBudget(800_000, 768, steps, 18_000) for steps in (150, 500)]
-    anchors = [{"effort": asdict(e), "loss": 2.0} for e in budgets]
-    write_json(anchor_file(prepare(recipe, lambda _: None).files["train"]), anchors)
+    tokens = prepare(recipe, lambda _: None).files["train"]
+    write_anchors(tokens, [(budget, 2.0) for budget in budgets])
     run = train_recipe(recipe, "planned", Watcher()).run
     assert "| loss against its prediction | " in run.card_file.read_text()
 

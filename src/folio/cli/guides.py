@@ -53,7 +53,7 @@ GUIDES = {
         },
         groups={
             "Text and time": "corpus minutes memory from starvation",
-            "GPUs that you do not have": "gpus machines gpu link network",
+            "GPUs that you do not have": "gpus machines gpu size link network",
             "Output": "json",
         },
         next=("folio train CORPUS --minutes 60", "trains what the plan recommends"),

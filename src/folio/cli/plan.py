@@ -33,6 +33,7 @@ def plan(
     gpus: int = 0,
     machines: int = 1,
     gpu: str = "",
+    size: str = "",
     link: str = "",
     network: str = "",
     json: bool = False,
@@ -55,6 +56,7 @@ def plan(
         gpus: GPUs in each machine, for which time and memory are predicted: up to 8 or so.
         machines: Machines, each with so many GPUs.
         gpu: Kind of GPU, such as h100, a100, 4090 or t4; by default h100.
+        size: Size of the model on the GPUs, by default small. Without --gpus all are compared.
         link: Bandwidth between GPUs of a machine, such as 20GB a second; by default that of the
             GPU.
         network: Bandwidth of each machine's network, such as 100Gbit a second, the default.
@@ -68,10 +70,12 @@ def plan(
                 "folio plan --gpus measures nothing. Leave --memory, --from, --starvation and "
                 "--minutes out."
             )
-        show_cluster(corpus, gpus, machines, gpu, link, network, json)
+        words = (*corpus, "--size", size) if size else corpus
+        show_cluster(words, gpus, machines, gpu, link, network, json)
         return
     check_budget("--minutes", minutes)
     positional, flags = split_words(corpus)
+    _refuse_a_size(size, positional)
     layers: list[Table] = [{"corpus": {"sources": positional}}] if positional else []
     if memory:
         layers.append({"device": {"memory_gigabytes": parse_bytes(memory) / 1e9}})
@@ -83,8 +87,6 @@ def plan(
     from folio.recipe.start import started
 
     given = lay_over(*layers)
-    if "size" in given:
-        raise UserError("folio plan compares all sizes. Leave --size out.")
     given = started(from_a_run(given))
     recipe = make_recipe(given)
 
@@ -120,6 +122,20 @@ def plan(
             show("\n" + "\n".join(hunger.lines()))
     if json:
         show(json_text(record, indent=2))
+
+
+def _refuse_a_size(size: str, positional: list[str]) -> None:
+    if size:
+        raise UserError(
+            "folio plan compares all sizes on a text. Leave --size out, or add --gpus 1 for a plan "
+            "without a text."
+        )
+    for word in positional:
+        if word.endswith(".toml"):
+            raise UserError(
+                f"folio plan compares sizes on a text, and a recipe has its size, got '{word}'. "
+                f"Name the text, or add --gpus 1 to plan the recipe."
+            )
 
 
 def _measure_hunger(prepared: Prepared, recipe: Recipe) -> Starvation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from folio.config import Table
@@ -17,17 +17,17 @@ from folio.recipe.expected_loss import (
     ANCHOR_STEPS,
     RULE,
     TrainingBudget,
-    anchor_file,
+    anchor_recipe,
     are_apart,
     read_anchors,
     training_budget,
+    write_anchors,
 )
 from folio.recipe.memory import memory_before
 from folio.recipe.prepare import Prepared
 from folio.recipe.presets import SIZES
 from folio.recipe.recipe import make_recipe
 from folio.recipe.sizing import Candidate, best_of, candidates, with_windows
-from folio.storage import write_json
 
 FEW_STEPS = 50
 """With fewer steps no loss is predicted: the rule was fitted to longer runs."""
@@ -165,14 +165,11 @@ def measure_anchors(
 ) -> list[tuple[TrainingBudget, float]]:
     """The anchors of a text, measured once and then kept beside its tokens; none if it is too short
     for them.
-
-    Their settings are the same for every text, whatever the user's are.
     """
     path = prepared.files["train"]
     if known := read_anchors(path):
         return known
-    settings: Table = {"size": ANCHOR_SIZE, "model": {"vocab_size": prepared.tokenizer.vocab_size}}
-    recipe, training = make_recipe(settings), prepared.training()
+    recipe, training = anchor_recipe(prepared.tokenizer.vocab_size), prepared.training()
     budgets = [
         training_budget(recipe.model, recipe.training.batch_size, steps, len(training))
         for steps in ANCHOR_STEPS
@@ -185,8 +182,5 @@ def measure_anchors(
         tell(f"{amount(budget.steps, 'step')} of {ANCHOR_SIZE}, to see how this text is learned")
         loss = trial_loss(recipe, device, budget.steps, training, prepared.validation())
         anchors.append((budget, loss))
-    write_json(
-        anchor_file(path),
-        [{"effort": asdict(budget), "loss": loss} for budget, loss in anchors],
-    )
+    write_anchors(path, anchors)
     return anchors

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from folio.config import Table, to_table
 from folio.errors import UserError
 from folio.model.config import ModelConfig
-from folio.storage import read_json
+from folio.recipe.recipe import Recipe, make_recipe
+from folio.storage import read_json, write_json
 
 ANCHOR_SIZE = "nano"
 ANCHOR_STEPS = (150, 500)
@@ -107,8 +109,10 @@ RULE = LossRule(
     critical_batch=1000.0,
     band=0.12,
 )
-"""Fitted to 15 runs of 0.2 to 1.8 M parameters on two texts, with AdamW and windows of 64. Two runs
-of the present defaults, 0.8 and 4.8 M, ended 3 and 6 % lower (docs/experiments.md)."""
+"""Fitted to 15 runs of 0.2 to 1.8 M parameters on two texts, with AdamW, windows of 64 and older
+rates; the anchors of a text have the present defaults. From anchors of Muon's first rates it
+predicted 4 to 9 % too high a loss for recorded runs of 0.8 to 4.8 M on tiny Shakespeare; from two
+longer runs as anchors, 0 to 4 % (docs/experiments.md, "What the expected loss is worth")."""
 
 
 def block_parameters(model: ModelConfig) -> int:
@@ -139,11 +143,32 @@ def are_apart(budgets: Sequence[TrainingBudget]) -> bool:
     return short - longer >= LEAST_FALL
 
 
+def anchor_recipe(vocab_size: int = 0) -> Recipe:
+    """The settings of the anchors of every text, whatever the user's are: the present defaults."""
+    return make_recipe({"size": ANCHOR_SIZE, "model": {"vocab_size": vocab_size}})
+
+
 def read_anchors(training_file: Path) -> list[tuple[TrainingBudget, float]]:
-    """The anchors of a text; empty if `folio plan` has not measured them, or they tell nothing."""
+    """The anchors of a text; empty if `folio plan` has not measured them, or they tell nothing, or
+    a Folio with other defaults measured them.
+    """
     try:
-        table = read_json(anchor_file(training_file))
+        record = read_json(anchor_file(training_file), dict)
+        table = record["anchors"] if record["settings"] == _anchor_settings() else []
         found = [(TrainingBudget(**anchor["effort"]), float(anchor["loss"])) for anchor in table]
-        return found if are_apart([budget for budget, _ in found]) else []
+        return found if found and are_apart([budget for budget, _ in found]) else []
     except (UserError, KeyError, TypeError, ValueError):
         return []
+
+
+def write_anchors(training_file: Path, anchors: Sequence[tuple[TrainingBudget, float]]) -> None:
+    """Keep the anchors of a text beside its tokens, with the settings that they have."""
+    entries = [{"effort": asdict(budget), "loss": loss} for budget, loss in anchors]
+    record = {"settings": _anchor_settings(), "anchors": entries}
+    write_json(anchor_file(training_file), record)
+
+
+def _anchor_settings() -> Table:
+    """What decides the losses of anchors, beside the text."""
+    recipe = to_table(anchor_recipe())
+    return {name: recipe[name] for name in ("seed", "model", "optimizer", "schedule", "stream")}
