@@ -54,3 +54,12 @@ def test_a_version_of_a_held_out_text_is_left_out_whole(tmp_path: Path, only_spl
     split = read(tmp_path, [version, CHAPTERS[8]], held_out, 0, only_split).split
     assert text_of(split.training) == [CHAPTERS[8]]
     assert text_of(split.dropped["near duplicate of validation"]) == [version]
+
+
+def test_a_book_that_has_an_edited_version_of_what_is_held_out_is_left_out(tmp_path: Path):
+    words = CHAPTERS[3].split(" ")
+    words[::10] = [f"{word}x" for word in words[::10]]
+    others = "A text of its own, which is about something else, and long enough to be trained on."
+    split = read(tmp_path, ["\n".join(CHAPTERS), others], " ".join(words), 0.0, False).split
+    assert text_of(split.training) == [others]
+    assert text_of(split.dropped["near duplicate of validation"]) == ["\n".join(CHAPTERS)]

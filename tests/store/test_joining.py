@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from zipfile import ZipFile
 import pytest
 
 from folio.corpus.corpus import CorpusConfig
+from folio.corpus.files import printable
 from folio.errors import UserError
 from folio.store import joining
 from folio.store.directory import Store
@@ -46,14 +48,18 @@ def test_what_is_to_be_said_of_files_is_said_of_those_in_a_store_too(
     text = "Grüße aus der großen Stadt und schöne Tage"
     (tmp_path / "old.txt").write_bytes(text.encode("cp1252"))
     (tmp_path / "holes.jsonl").write_text('{"text": "one"}\n{"id": 2}\n{"text": "three"}\n')
-    with ZipFile(tmp_path / "packed.zip", "w") as packed:
-        for name in ("a.txt", "b.png"):
-            packed.writestr(name, "The text of a file.")
+    packs = [tmp_path / "packed.zip", tmp_path / os.fsdecode(b"caf\xe9.zip")]
+    for pack in packs:
+        with ZipFile(pack, "w") as packed:
+            for name in ("a.txt", "b.png"):
+                packed.writestr(name, "The text of a file.")
     config, told = CorpusConfig(sources=(str(tmp_path),)), list[str]()
     characters = TokenizerConfig(kind="character")
     make_store(Store(tmp_path / "store"), config, characters, 1, told.append)
     assert "warning: empty.html is left out: it has no text" in told
-    assert any("warning: packed.zip: files of unknown kind are skipped: 1 .png" in t for t in told)
+    for pack in packs:
+        skipped = f"warning: {printable(pack.name)}: files of unknown kind are skipped: 1 .png"
+        assert any(skipped in line for line in told)
     assert any(line.startswith("warning: old.txt: not UTF-8; read as") for line in told)
     assert "warning: holes.jsonl: 1 of 3 records have no text in 'text'" in told
 

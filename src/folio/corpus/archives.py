@@ -141,15 +141,16 @@ def _zip_members(archive: Path, wanted: Wanted, expansion: Expansion) -> Iterato
                 if wanted(name, info.file_size, b""):
                     yield Member(name, None, info.file_size, "it is encrypted")
             else:
+                taken = False
                 try:
                     with file.open(info) as member:
-                        if wanted(name, info.file_size, member.peek(HEAD_BYTES)):
+                        if taken := wanted(name, info.file_size, member.peek(HEAD_BYTES)):
                             alone = Expansion(info.compress_size)
                             yield _kept(name, _keep(member, expansion, alone))
                 except UserError:  # a bomb, or the disk
                     raise
                 except _DAMAGED as error:
-                    if wanted(name, info.file_size, b""):
+                    if taken or wanted(name, info.file_size, b""):
                         yield Member(name, None, info.file_size, f"it is damaged ({error})")
 
 

@@ -9,6 +9,8 @@ from heapq import nlargest
 from itertools import chain
 from typing import Literal
 
+import numpy as np
+
 from folio.corpus.document import Document, Part
 from folio.corpus.leakage import shared_stretches
 from folio.errors import UserError
@@ -230,7 +232,8 @@ def set_apart(
     documents: Sequence[Document], validation: Sequence[Document], families: Sequence[str]
 ) -> SetApart:
     """Take out the documents that share a family with one of `validation`, except those that are
-    far longer than what is held out of it: of these, `without_held_out` takes that text out.
+    far longer than what is held out of it and have most of it word for word: of these,
+    `without_held_out` takes that text out. An edited text could not be taken out whole.
 
     Raises:
         UserError: no document is left.
@@ -241,12 +244,18 @@ def set_apart(
     for sha256, n_characters in held_out.items():
         alike[family_of[sha256]] += n_characters
     apart = SetApart([], [], defaultdict(list))
+    longer = {
+        document.sha256: document
+        for document, family in zip(documents, families)
+        if alike[family] and document.n_characters >= LONGER * alike[family]
+        if not document.is_conversation  # which is learned as a whole
+    }
+    stretches = shared_stretches([*map(whole, longer.values())], [*map(whole, validation)])
+    shared = {sha: int(np.diff(found).sum()) for sha, found in zip(longer, stretches)}
     for document, family in zip(documents, families):
         if document.sha256 in held_out:
             apart.dropped["also in validation"].append(whole(document))
-        elif document.n_characters < LONGER * alike[family] or (
-            document.is_conversation and alike[family]  # which is learned as a whole
-        ):
+        elif 2 * shared.get(document.sha256, 0) < alike[family]:
             apart.dropped["near duplicate of validation"].append(whole(document))
         else:
             apart.training.append(document)

@@ -13,7 +13,7 @@ from typing import Any
 
 from folio.config import from_table
 from folio.corpus.extraction_worker import limit_memory
-from folio.corpus.files import Findings, SourceFile
+from folio.corpus.files import Findings, SourceFile, printable
 from folio.corpus.formats.passage import Notes
 from folio.corpus.processes import requests
 from folio.corpus.reading import ReadingOptions
@@ -191,13 +191,14 @@ def make_shard(
                         findings.refuse(file.name, str(error))
                         continue
                     if writer.mark().n_documents == mark.n_documents:
-                        findings.refuse(file.name, "it has no text")
+                        findings.refuse(file.name, "; ".join(["it has no text", *notes.warnings]))
                     elif notes.warnings:
                         writer.warnings[_short(file.name, paths)] = notes.warnings
                 refused = findings.refused.items()
                 writer.refused |= {_short(name, paths): why for name, why in refused}
                 if skipped := findings.warnings():
-                    writer.warnings[Path(path).name] = skipped
+                    name = printable(Path(path).name)
+                    writer.warnings[name] = writer.warnings.get(name, []) + skipped
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
 

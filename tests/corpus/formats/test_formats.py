@@ -214,6 +214,7 @@ def test_deleted_text_and_comments_of_an_odt_are_left_out(tmp_path: Path):
         ("<table><tr><td>A<br>B</table>", "A\nB"),
         (f"<table><tr><td>A<br>{'B' * 99}<td>C</table>", f"A\n{'B' * 99}\tC"),
         ("<table><tr><td><pre>a\n b</pre><td>C</table>", "a\n b\tC"),
+        ("<table><tr><td>1<td><pre><i>a</i>\n<i>b</i></pre></table>", "1\ta\nb"),
         ("One<br>two<br><br>Three<br>\n<br><br>Four", "One\ntwo\n\nThree\n\nFour"),
         ("<div>One<div><br></div><div>Two</div></div><br>Three", "One\n\nTwo\n\nThree"),
         ("<div>One<br></div><div>Two</div><p>Three<br></p><br>Four", "One\nTwo\n\nThree\n\nFour"),

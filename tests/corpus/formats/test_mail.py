@@ -196,6 +196,14 @@ def test_a_mailbox_of_any_name_is_found_wherever_it_lies_and_read_as_one(tmp_pat
         assert reading.findings.skipped == ({"Makefile": 1} if source == tmp_path else {})
 
 
+def test_a_diary_that_begins_with_a_place_and_a_date_is_no_mailbox(tmp_path: Path):
+    diary = "From Lisbon, Mon Jan 5 10:00\nDear diary, it rains."
+    (document,) = read_documents(
+        [str(write(tmp_path, "diary.log", diary))], CorpusConfig()
+    ).documents
+    assert document.text.rstrip("\n") == diary
+
+
 @pytest.mark.parametrize("before", [b"\r\n", b"\xef\xbb\xbf"])
 def test_a_mail_after_an_empty_line_is_read(tmp_path: Path, before: bytes):
     path = write(tmp_path, "a.eml", before + MAIL.encode())

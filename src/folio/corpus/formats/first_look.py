@@ -36,9 +36,9 @@ def begins_as_mailbox(head: bytes) -> bool:
     """Whether a file that begins with these bytes is a mailbox, which Thunderbird and Apple Mail
     name as the user calls it: `Inbox`, `Letters.2019`.
     """
-    line = head.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n").partition(b"\n")[0]
+    line, _, rest = head.removeprefix(codecs.BOM_UTF8).lstrip(b"\r\n").partition(b"\n")
     if not line.startswith(b"From "):
         return False
-    from folio.corpus.formats.mail import ENVELOPE  # here, since few files need what it imports
+    from folio.corpus.formats.mail import ENVELOPE, FIELD  # here: few files need what it imports
 
-    return ENVELOPE.match(line) is not None
+    return ENVELOPE.match(line) is not None and FIELD.match(rest) is not None

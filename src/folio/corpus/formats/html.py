@@ -184,6 +184,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self.parts: list[str] = []
+        self.line_ends: set[int] = set()  # of parts, not those of preformatted text
         self.waiting = 0
         self.space = False
         self.n_line_ends = 0
@@ -241,7 +242,7 @@ class _Writer:
     def join_lines(self, texts: list[range]) -> None:
         """Have the cells of a row, given by their parts, take one line each, unless one is long."""
         for i in chain.from_iterable(filter(self._fits_line, texts)):
-            self.parts[i] = self.parts[i] if self.parts[i] != "\n" else " "
+            self.parts[i] = " " if i in self.line_ends else self.parts[i]
 
     def _fits_line(self, text: range) -> bool:
         """Whether the text of a cell is short, and no paragraphs, list or table."""
@@ -251,6 +252,7 @@ class _Writer:
 
     def _end_waiting_lines(self) -> None:
         if self.waiting and self.parts:
+            self.line_ends.add(len(self.parts))
             self.parts.append("\n" * self.waiting)
             self.n_line_ends += 1
         self.waiting = 0

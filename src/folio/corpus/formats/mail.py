@@ -32,7 +32,7 @@ ENVELOPE = re.compile(
     rb"(?: remote from \S+)?\s*$"
 )
 """The line before a message, with sender and date."""
-_FIELD = re.compile(
+FIELD = re.compile(
     rb"(?:from|to|cc|subject|date|received|return-path|delivered-to|message-id|mime-version|sender|"
     rb"reply-to|in-reply-to|content-[a-z-]+|status|x-[\w-]+|dkim-signature|envelope-to)\s*:",
     re.IGNORECASE,
@@ -145,7 +145,7 @@ def _is_envelope(line: bytes, after_empty: bool, file: BinaryIO) -> bool:
     at = file.tell()
     following = file.readline(1000)
     file.seek(at)
-    return _FIELD.match(following) is not None
+    return FIELD.match(following) is not None
 
 
 def _body(head: list[bytes], file: BinaryIO) -> bytes:
