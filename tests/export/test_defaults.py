@@ -163,7 +163,8 @@ def test_a_factor_alone_scales_positions(exported: Path, tmp_path: Path, key: st
 
 
 def test_a_file_of_qwen_2_computes_what_llama_cpp_computes(tmp_path: Path):
-    opened = random_run(tmp_path, "bpe-qwen2", **MODERN | {"qk_norm": False, "bias": True})
+    shape: dict[str, Any] = MODERN | {"qk_norm": False, "bias": True}
+    opened = random_run(tmp_path, "bpe-qwen2", **shape)
     config, tensors = weights_of(opened)
     named = to_theirs(QWEN2_GRAPH.rows, config, tensors)
     without = [f"blk.{i}.{n}.bias" for i in (0, 1) for n in ("attn_output", "ffn_gate", "ffn_up")]

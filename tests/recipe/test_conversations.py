@@ -269,7 +269,7 @@ def test_a_bpe_vocabulary_from_scratch_has_as_many_ids_as_asked(chats: Path):
 def test_what_is_said_of_a_small_vocabulary_names_the_size_that_was_given(
     kind: str, given: int, smallest: int, chats: Path
 ):
-    table = {"tokenizer": {"kind": kind, "vocab_size": given}, "device": DEVICE}
+    table: dict[str, Any] = {"tokenizer": {"kind": kind, "vocab_size": given}, "device": DEVICE}
     with pytest.raises(UserError, match=f"at least {smallest}, .*, got {given}\\."):
         folio.train(str(chats), **table)
 
