@@ -59,9 +59,9 @@ def score_beside_ngrams(
     if min(sum(length for _, length in half) for half in halves) < FEWEST_TARGETS:
         return None
     text = opened.all_learned(min(COUNTED, machine_memory() // (2 * BYTES_EACH)))
-    read = sum(length for _, length in spans)
+    n_read = sum(length for _, length in spans)
     tell(
-        f"counting n-grams of {len(text):,} tokens of the training text; {read:,} of the "
+        f"counting n-grams of {len(text):,} tokens of the training text; {n_read:,} of the "
         f"{len(whole) - 1:,} targets are read beside them"
     )
     tokens = whole.astype(np.int64)
