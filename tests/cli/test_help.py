@@ -208,9 +208,15 @@ def test_the_verbs_that_take_settings_and_no_others_complete_them():
 
 
 def test_a_verb_completes_no_settings_that_it_refuses(folio: Folio):
+    from folio.cli import tune
+    from folio.cli.completion import as_a_shell_sees
+
     tables = tables_completed()
     assert tables["resume"] == set(CHANGEABLE) and "model" in tables["plan"]
     assert tables["tokens"] == {"corpus", "tokenizer"}
+    offered = inspect.signature(as_a_shell_sees(tune.tune)).parameters
+    decided = {name.replace(".", "_") for name in tune.DECIDED}
+    assert "training_batch_size" in offered and not decided & offered.keys()
     refused = folio("tokens", "book.txt", "--into", "store", "--model.n-layers", "2")
     assert refused.code == 2 and "corpus and tokenizer, got --model" in refused.err
 

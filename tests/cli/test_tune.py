@@ -99,6 +99,8 @@ MISTAKES = {
     "BOOK --name a/b": "not a plain name",
     "BOOK --space nothing.toml": "There is no file nothing.toml",
     "BOOK --model.n-layer 3": "Did you mean 'model.n_layers'?",
+    "BOOK --training.minutes 5": "Leave --training.minutes out",
+    "BOOK --training.evaluation-interval 9": "Leave --training.evaluation-interval out",
     "nothing.txt": "There is no file, folder or built-in corpus",
     "-": "put it into a file",
     "STUDY --epochs 3": "only --trials can change, not --epochs",

@@ -227,3 +227,12 @@ def test_no_time_is_a_mistake(capfd: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as end:
         main(["plan", "--minutes", "0"])
     assert end.value.code == 2 and "--minutes must be above 0, got 0" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("budget", ["--training.max-steps", "--training.minutes"])
+def test_a_budget_other_than_minutes_is_a_mistake_since_it_would_change_nothing(
+    book: Path, budget: str, capfd: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as end:
+        main(["plan", str(book), budget, "100"])
+    assert end.value.code == 2 and f"Leave {budget} out" in capfd.readouterr().err

@@ -33,6 +33,7 @@ from folio.recipe.memory import (
     evaluation_bytes,
     feed_forward_bytes,
     fit_memory,
+    memory_before,
     memory_limit,
     peak_memory_bytes,
     plain_step_bytes,
@@ -230,6 +231,18 @@ def test_kernels_that_are_still_to_be_compiled_count_once_for_each_process(
 
     assert peak(1, True) - peak(1, False) == memory.COMPILING_BYTES
     assert peak(2, True) - peak(2, False) == 2 * memory.COMPILING_BYTES
+
+
+def test_what_an_earlier_training_of_the_process_has_loaded_is_not_counted_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    kept = 20_000_000
+    held = iter([300_000_000, 300_000_000 + memory.LIBRARY_BYTES + kept, 305_000_000])
+    monkeypatch.setattr(memory, "_held_at_first", 0, raising=False)
+    monkeypatch.setattr(memory, "memory_in_use", lambda: next(held))
+    assert memory_before() == 300_000_000
+    assert memory_before() == 300_000_000 + kept, "what it did not give back counts"
+    assert memory_before() == 300_000_000
 
 
 def test_small_micro_batches_are_still_those_of_all_workers():

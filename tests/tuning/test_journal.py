@@ -12,7 +12,8 @@ from optuna.trial import TrialState  # noqa: E402
 from folio.config import read_toml  # noqa: E402
 from folio.tuning.journal import cut_torn_line  # noqa: E402
 from folio.tuning.making import with_trials  # noqa: E402
-from folio.tuning.space import DEFAULT_SPACE  # noqa: E402
+from folio.tuning.rebuild import Found  # noqa: E402
+from folio.tuning.space import DEFAULT_SPACE, parse_space  # noqa: E402
 from folio.tuning.study import open_study  # noqa: E402
 from folio.tuning.worker import work  # noqa: E402
 from tests.tuning.studies import MakeStudy, begin, never, rates_of_runs, states, stop_after  # noqa: E402
@@ -71,3 +72,9 @@ def test_a_trial_that_was_at_work_when_the_journal_was_damaged_goes_on(make_stud
     assert states(again) == [TrialState.COMPLETE]
     assert read_toml(study.trial_run(0).recipe_file) == before
     assert not list(study.path.glob("trials/*-set-aside-*"))
+
+
+def test_a_whole_multiple_of_the_width_is_found_again_where_the_product_was_rounded():
+    space = parse_space({"model": {"d_ff": {"low": 2, "high": 4, "times_width": True}}})
+    trial = Found({"model.d_model": 54, "model.d_ff": 160})  # the multiple of 8 next to 162
+    assert space.parameters[0].draw(trial) == 3

@@ -13,13 +13,15 @@ from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 from cyclopts import App, Parameter
 
-from folio.cli import tokens
+from folio.cli import tokens, tune
 from folio.cli.overrides import Words
 from folio.config import settings
 from folio.recipe.recipe import CHANGEABLE, Recipe
 
 TABLES_OF = {"resume": CHANGEABLE, "tokens": tokens.TABLES}
 """Verb -> the tables whose settings it takes, where it refuses those of others."""
+REFUSED_BY = {"tune": tune.DECIDED}
+"""Verb -> the settings that it refuses among these."""
 
 
 def completing(app: App, verbs: Iterable[tuple[str, str]]) -> App:
@@ -45,8 +47,9 @@ def as_a_shell_sees(verb: Callable[..., None]) -> Callable[..., None]:
         hint = Annotated[str, Parameter(completer=run_names)] if name == "run" else hints[name]
         parameters.append(given.replace(annotation=hint))
     if takes_settings:
-        tables = TABLES_OF.get(verb.__name__)
-        parameters += [flag for flag in setting_flags(tables) if flag.name not in hints]
+        refused = {name.replace(".", "_") for name in REFUSED_BY.get(verb.__name__, ())}
+        flags = setting_flags(TABLES_OF.get(verb.__name__))
+        parameters += [flag for flag in flags if flag.name not in {*hints, *refused}]
 
     def complete(*words: Any, **flags: Any) -> None:
         raise AssertionError("a shell completes this verb, and calls the other")

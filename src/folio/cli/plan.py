@@ -89,6 +89,7 @@ def plan(
     given = lay_over(*layers)
     given = started(from_a_run(given))
     recipe = make_recipe(given)
+    _refuse_a_budget(given)
 
     # Only now, since it loads torch: mistakes are answered at once.
     from folio.planning.plan import make_plan
@@ -144,6 +145,14 @@ def _measure_hunger(prepared: Prepared, recipe: Recipe) -> Starvation:
 
     texts = prepared.training(), prepared.validation()
     return measure_starvation(*texts, prepared.tokenizer.vocab_size, choose_for(recipe), say)
+
+
+def _refuse_a_budget(given: Table) -> None:
+    from folio.recipe.recipe import BUDGETS
+
+    if budgets := [name for name in BUDGETS if name in given.get("training", {})]:
+        flag = f"--training.{budgets[0].replace('_', '-')}"
+        raise UserError(f"folio plan says what --minutes give. Leave {flag} out.")
 
 
 def plan_table(found: Plan) -> str:

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from folio.cli.overrides import Words, check_workers, settings_table, split_words
-from folio.config import Table, read_toml
+from folio.config import Table, dotted, read_toml
 from folio.console import amount, say, show
 from folio.errors import UserError
 from folio.run.directory import check_name, runs_folder
 from folio.storage import LOCKS, json_text
 from folio.training.config import check_budget
+
+DECIDED = ("training.minutes", "training.evaluations", "training.evaluation_interval")
+"""Settings that a study decides, so that as flags they would do nothing."""
 
 
 def tune(
@@ -65,8 +68,10 @@ def tune(
         from folio.tuning.study import Request
 
         path = _path(positional, name)
+        settings = settings_table(flags)
+        _refuse_decided(settings)
         request = Request(
-            recipe=lay_over(*source_layers(positional), settings_table(flags)),
+            recipe=lay_over(*source_layers(positional), settings),
             space=None if space is None else read_toml(space),
             epochs=epochs,
             minutes=minutes,
@@ -119,6 +124,16 @@ def _refuse_changes(given: Mapping[str, object]) -> None:
             f"A study goes on with what it began with; only --trials can change, not "
             f"{foreign[0]}. Start another one with another --name."
         )
+
+
+def _refuse_decided(settings: Table) -> None:
+    """Refuse flags of which no trial would take notice."""
+    for name, _ in dotted(settings):
+        if name in DECIDED:
+            raise UserError(
+                f"A study has --epochs or --minutes, and decides when trials are evaluated. Leave "
+                f"--{name.replace('_', '-')} out."
+            )
 
 
 def _check(

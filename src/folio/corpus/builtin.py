@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import os
 import re
 import urllib.request
@@ -62,21 +64,38 @@ def _shakespeare_file() -> Path:
             return given
     if cached.exists() and sha256_of(cached) == SHAKESPEARE_SHA256:
         return cached
-    try:
-        with urllib.request.urlopen(SHAKESPEARE_URL, timeout=30) as response:
-            data = response.read()
-    except OSError as error:
-        raise UserError(
-            f"shakespeare could not be fetched ({getattr(error, 'reason', error)}). Put "
-            f"{cached.name} into a folder and name that folder in FOLIO_CORPORA, or use "
-            f"python-docs, which needs no network. The file is at {SHAKESPEARE_URL}."
-        ) from None
+    data = fetched(
+        SHAKESPEARE_URL,
+        SHAKESPEARE_SHA256,
+        f"Put {cached.name} into a folder and name that folder in FOLIO_CORPORA, or use "
+        f"python-docs, which needs no network.",
+    )
     with atomic_write(cached, "wb") as file:
         file.write(data)
-    if sha256_of(cached) != SHAKESPEARE_SHA256:
-        cached.unlink()
-        raise UserError(
-            f"{SHAKESPEARE_URL} gave another text than expected: its sha256 is not "
-            f"{SHAKESPEARE_SHA256}. Nothing was kept; try again."
-        )
     return cached
+
+
+def fetched(url: str, sha256: str, otherwise: str) -> bytes:
+    """The published file at an address.
+
+    Args:
+        url: the address.
+        sha256: of the file; what a proxy gives in its place is refused.
+        otherwise: what to do without a network, as a sentence.
+
+    Raises:
+        UserError: it cannot be fetched, or is another file.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=30) as response:
+            data = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(
+            f"{url} could not be fetched ({getattr(error, 'reason', error)}). {otherwise}"
+        ) from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UserError(
+            f"{url} gave another file than expected: its sha256 is not {sha256}. Nothing was "
+            f"kept; try again. {otherwise}"
+        )
+    return data

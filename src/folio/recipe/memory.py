@@ -43,6 +43,9 @@ memory."""
 CAPTURED_SHARE = 1.05
 """Measured, 1.03 to 1.05: the same for a captured step, which keeps its arena."""
 
+_held_at_first = 0
+"""Bytes that this process held before its first training; 0 before that."""
+
 
 def peak_memory_bytes(recipe: Recipe, device: Device, in_use: int, n_processes: int = 1) -> int:
     """Peak memory in bytes of a run: of a process with all of its workers.
@@ -193,12 +196,16 @@ def windows_that_fit(
 
 
 def memory_before() -> int:
-    """Bytes that this process holds now, with the kernels loaded.
+    """Bytes that this process holds now, with the kernels loaded; without what an earlier training
+    in it has loaded, which LIBRARY_BYTES counts.
 
     Call it before anything is built, since freed memory is not always returned to the system.
     """
+    global _held_at_first
     load()
-    return memory_in_use()
+    held = memory_in_use()
+    _held_at_first = _held_at_first or held
+    return max(held - LIBRARY_BYTES, min(held, _held_at_first))
 
 
 def memory_limit(recipe: Recipe, device: Device, n_here: int = 1) -> int:

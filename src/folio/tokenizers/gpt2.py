@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import urllib.request
 from pathlib import Path
 
+from folio.corpus.builtin import fetched
 from folio.errors import UserError
 from folio.storage import atomic_write, cache_folder, sha256_of
 from folio.tokenizers.base import END_OF_DOCUMENT
@@ -46,9 +46,15 @@ def _find(name: str, folder: Path | None) -> Path:
     if corpora and (Path(corpora) / "gpt2" / name).exists():
         return _checked(Path(corpora) / "gpt2" / name)
     cached = cache_folder() / "gpt2" / name
-    if not cached.exists():
-        _fetch(name, cached)
-    return _checked(cached)
+    if not (cached.exists() and sha256_of(cached) == SHA256[name]):
+        data = fetched(
+            URL + name,
+            SHA256[name],
+            f"Put {name} into a folder gpt2 inside the folder that FOLIO_CORPORA names.",
+        )
+        with atomic_write(cached, "wb") as file:
+            file.write(data)
+    return cached
 
 
 def _checked(path: Path) -> Path:
@@ -63,16 +69,3 @@ def _checked(path: Path) -> Path:
             f"Get it anew from {URL}{path.name}."
         )
     return path
-
-
-def _fetch(name: str, target: Path) -> None:
-    try:
-        with urllib.request.urlopen(URL + name, timeout=30) as response:
-            data = response.read()
-    except OSError as error:
-        raise UserError(
-            f"GPT-2's {name} could not be fetched ({getattr(error, 'reason', error)}). Put it into "
-            f"a folder gpt2 inside the folder that FOLIO_CORPORA names. It is at {URL}{name}."
-        ) from None
-    with atomic_write(target, "wb") as file:
-        file.write(data)

@@ -156,7 +156,8 @@ class Found:
     def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
     ) -> int:
-        return self._note(name, int(self._value(name)), IntDistribution(low, high, log, step))
+        value = round(self._value(name))  # a multiple of the width was rounded
+        return self._note(name, value, IntDistribution(low, high, log, step))
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
         value = self._value(name)
