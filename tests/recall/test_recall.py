@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,6 +154,11 @@ def test_where_no_new_text_was_compared_no_share_of_it_is_told(measured: Recall)
         assert "chance" not in sentence and "new text 0" not in sentence
         told = "\n".join(lines_of(recall)) + recall_page(recall)
         assert "new text, 0 passages" not in told and "never read" not in told
+
+
+def test_advice_about_a_run_in_a_folder_with_a_blank_can_be_pasted(measured: Recall):
+    words = shlex.split(verdict_of(replace(measured, run="my runs/a")).advice)
+    assert {"my runs/a", "my runs/a/recipe.toml"} & set(words)
 
 
 def test_a_model_that_learned_nothing_is_not_said_to_have_learned(tmp_path: Path):
