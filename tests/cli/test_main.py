@@ -30,7 +30,8 @@ def test_what_the_system_refuses_gets_one_line(
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["sample", "a", "b c"], "takes no further argument, got 'b c'. To go on with it: folio"),
+        (["sample", "a", "b c"], "got 'b c'. To go on with it: folio sample RUN --prompt 'b c'\n"),
+        (["sample", "a", "b", "c"], "got b c. To go on with it: folio sample RUN --prompt 'b c'\n"),
         (["export", "--to"], "folio export needs a value for --to. What it takes: folio export"),
         (["explain", "a"], "folio explain needs a value for --text. What it takes: folio explain"),
         (["sample", "nowhere", "--prompt", "- The"], "There is no run"),

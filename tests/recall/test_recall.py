@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -161,6 +162,11 @@ def test_the_tables_fit_into_80_columns(measured: Recall):
     told = "\n".join(lines_of(replace(measured, heart=heart)))
     begin, end = told.index("passages of"), told.index("recognized:")
     assert max(map(len, told[begin:end].splitlines())) <= 80
+
+
+def test_advice_about_a_run_in_a_folder_with_a_blank_can_be_pasted(measured: Recall):
+    words = shlex.split(verdict_of(replace(measured, run="my runs/a")).advice)
+    assert {"my runs/a", "my runs/a/recipe.toml"} & set(words)
 
 
 def test_a_model_that_learned_nothing_is_not_said_to_have_learned(tmp_path: Path):

@@ -190,10 +190,11 @@ def _not_understood(error: CycloptsError) -> str:
     verb = " ".join(("folio", *(error.command_chain or ())))
     found = " ".join(str(error).split())
     if isinstance(error, UnusedCliTokensError):
-        words = shlex.join(error.unused_tokens or ())
-        found = f"{verb} takes no further argument, got {words}."
+        words = error.unused_tokens or ()
+        found = f"{verb} takes no further argument, got {shlex.join(words)}."
         if verb == "folio sample":
-            return f"{found} To go on with it: folio sample --prompt {words}"
+            prompt = shlex.quote(" ".join(words))
+            return f"{found} To go on with it: folio sample RUN --prompt {prompt}"
     elif isinstance(error, MissingArgumentError) and error.argument is not None:
         found = f"{verb} needs a value for {error.keyword or error.argument.name}."
     return f"{found} What it takes: {verb} --help"

@@ -56,7 +56,7 @@ def tokens(
         if table not in TABLES:
             raise UserError(
                 f"A store takes settings of {' and '.join(TABLES)}, got --{table}. Give that to "
-                f"the training: folio train {into} --{table}..."
+                f"the training: folio train {shlex.quote(str(into))} --{table}..."
             )
     check_workers(workers or 1)
     recipe = make_recipe(merge(given, settings))

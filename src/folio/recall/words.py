@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -78,7 +79,8 @@ def verdict_of(recall: Recall) -> Verdict:
 def _verdict(recall: Recall) -> Verdict:
     if recall.text:
         return _of_another_text(recall)
-    heart, again = recall.heart, f"folio train {recall.run}/recipe.toml"
+    heart, run = recall.heart, shlex.quote(recall.run)
+    again = f"folio train {shlex.quote(f'{recall.run}/recipe.toml')}"
     known, new = heart.text["in 100 tries"], heart.new["in 100 tries"]
     if is_copying(recall.model.copied, recall.author.copied, recall.sources.known):
         return Verdict(
@@ -101,7 +103,7 @@ def _verdict(recall: Recall) -> Verdict:
             "nothing",
             f"It has learned nothing yet: bare frequencies predict new text as well; "
             f"{_of_copies(recall)}.",
-            f"Train it for longer: folio resume {recall.run} --minutes 10",
+            f"Train it for longer: folio resume {run} --minutes 10",
         )
     found = none_counted(heart) or "Nothing of its text was found by heart"
     if known.count:
@@ -110,10 +112,10 @@ def _verdict(recall: Recall) -> Verdict:
             f"{of_new_text(new.count, new.of)}{', which chance can explain' if new.of else ''}"
         )
     sentence = f"It learned. {found}, and {_of_copies(recall)}."
-    advice = f"Let it write: folio sample {recall.run}"
+    advice = f"Let it write: folio sample {run}"
     if not heart.suffix_characters:
         advice = (
-            f"Try shorter ones: folio recall {recall.run} --length 20, or train a model that sees "
+            f"Try shorter ones: folio recall {run} --length 20, or train a model that sees "
             f"more: {again} --model.context-length 64"
         )
     if (often := heart.repeated["in 100 tries"]).count:

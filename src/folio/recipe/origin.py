@@ -207,7 +207,7 @@ def require_no_origin(run: Run) -> None:
     if run.start_file.exists():
         raise UserError(
             f"The run {run.path} began with the weights of another run, and has no usable "
-            f"checkpoint left. Start anew with: folio train {run.recipe_file}"
+            f"checkpoint left. Start anew with: {run.again}"
         )
 
 

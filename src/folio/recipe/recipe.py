@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -176,7 +177,7 @@ def with_pace(recipe: Recipe, plans: Sequence[StepPlan]) -> Recipe:
 def save_recipe(path: Path, recipe: Recipe) -> None:
     """Write a recipe into a file, from which `folio train` trains it."""
     with atomic_write(path) as file:
-        head = f"# folio train {path}\n\n{KEY} = {FORMATS['recipe'].written}\n"
+        head = f"# folio train {shlex.quote(str(path))}\n\n{KEY} = {FORMATS['recipe'].written}\n"
         file.write(head + to_toml(recipe))
 
 

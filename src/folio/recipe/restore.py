@@ -58,7 +58,7 @@ def whole_checkpoint(run: Run) -> tuple[Checkpoint | None, list[str]]:
     if checkpoint is None and complaints:
         raise UserError(
             f"No checkpoint of {run.path} is whole, so it cannot go on. {complaints[0]} To train "
-            f"anew: folio train {run.recipe_file}"
+            f"anew: {run.again}"
         )
     return checkpoint, complaints
 

@@ -93,7 +93,7 @@ def resume_run(
                 raise UserError(
                     f"A run goes on with the settings that it began with; only those of "
                     f"{' and '.join(CHANGEABLE)}, such as --training.max-steps, can change, not "
-                    f"{key}. Start another run with: folio train {run.recipe_file} --{key}..."
+                    f"{key}. Start another run with: {run.again} --{key}..."
                 )
         changes = dict(overrides.get("training", {}))
         apart = {name: changes.pop(name) for name in APART if name in changes}
@@ -235,7 +235,7 @@ def _require_same_rows(run: Run, before: Recipe, after: Recipe, done: int) -> No
         raise UserError(
             f"With stream.order = sequential, each of the {rows} rows of a batch is in the middle "
             f"of a part of the text of its own, so training.batch_size must stay {rows}, got "
-            f"{wanted}. Leave it out, or train another run: folio train {run.recipe_file} "
+            f"{wanted}. Leave it out, or train another run: {run.again} "
             f"--training.batch-size {wanted}"
         )
 
@@ -347,7 +347,7 @@ def _with_budget(
         n = longer.training.max_steps
         raise UserError(
             f"The run has done {done:,} steps already, and {n:,} are fewer. Give more, or train "
-            f"another run of so many: folio train {run.recipe_file} --training.max-steps {n}"
+            f"another run of so many: {run.again} --training.max-steps {n}"
         )
     if done:
         _tell_of_a_rise(recipe, longer, done, watcher)

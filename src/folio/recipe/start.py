@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ def started(table: Table) -> Table:
     if not isinstance(start, dict) or not start.get("run"):
         return table
     if not table.get("corpus", {}).get("sources"):
-        raise UserError(f"Name the text to go on with: folio train TEXT --from {start['run']}")
+        name = shlex.quote(str(start["run"]))
+        raise UserError(f"Name the text to go on with: folio train TEXT --from {name}")
     run, checkpoint = _find(start)
     recipe = read_toml(run.recipe_file)
     model = to_table(from_table(ModelConfig, checkpoint.config))
@@ -157,12 +159,12 @@ def _find(start: Table) -> tuple[Run, Checkpoint]:
             f"any more: {error} Name where they are now: --from RUN"
         ) from None
     if complaints:
-        raise UserError(f"{complaints[0]} Begin with another one: --from {name}:last")
+        raise UserError(f"{complaints[0]} Begin with another one: --from {shlex.quote(name)}:last")
     if wanted and wanted != checkpoint.weights_sha256:
         raise UserError(
             f"The weights of {checkpoint.path} are others than those that this recipe begins with "
             f"(sha256 {checkpoint.weights_sha256[:12]}, not {wanted[:12]}). Take them as they are "
-            f"with: --from {name}:{which}"
+            f"with: --from {shlex.quote(name)}:{which}"
         )
     return run, checkpoint
 

@@ -90,6 +90,11 @@ class Run:
         return shlex.quote(self.name if found_by_name else str(self.path))
 
     @property
+    def again(self) -> str:
+        """The command that trains its recipe once more; it is for a shell, too."""
+        return f"folio train {shlex.quote(str(self.recipe_file))}"
+
+    @property
     def lock_file(self) -> Path:
         """Held by the process that writes the run."""
         return self.path / "lock"

@@ -95,7 +95,7 @@ def look_back(
                 "by heart",
                 f"{found.known.count:,} of {found.known.of:,} passages, "
                 f"{of_new_text(found.new.count, found.new.of)}; "
-                f"`folio recall {run.path}` says more",
+                f"`folio recall {run.word}` says more",
             )
         )
     n_tokens = sum(map(len, opened.learned()))

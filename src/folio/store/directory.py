@@ -15,6 +15,7 @@ A store is a folder:
 from __future__ import annotations
 
 import os
+import shlex
 from collections import abc
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,7 @@ class Store:
         if not self.index_file.is_file():
             raise UserError(
                 f"The store {self.path} is not finished: it must have an index.json. Run again "
-                f"what made it: folio tokens SOURCES --into {self.path}"
+                f"what made it: folio tokens SOURCES --into {shlex.quote(str(self.path))}"
             )
         index = read_json(self.index_file, dict)
         if index.get("format") != FORMAT:

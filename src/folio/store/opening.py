@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ def open_store(store: Store, corpus: CorpusConfig, tokenizer: TokenizerConfig) -
             raise UserError(
                 f"{files[name]} is damaged: it must have {index['tokens'][count]:,} tokens, and "
                 f"has {n_tokens:,}. Delete {store.index_file}, and run again what made the store: "
-                f"folio tokens SOURCES --into {store.path}"
+                f"folio tokens SOURCES --into {shlex.quote(str(store.path))}"
             )
     path = str(store.tokenizer_file.resolve())
     config = TokenizerConfig(kind="file", path=path, sequence=store.sequence)

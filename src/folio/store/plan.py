@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def _paths(sources: Sequence[str], findings: Findings) -> Iterator[tuple[str, in
         if not is_source(source):
             raise UserError(
                 f"There is no file or folder {source}. A store is made of files; train from a "
-                f"built-in text or standard input directly: folio train {source}"
+                f"built-in text or standard input directly: folio train {shlex.quote(source)}"
             )
         for file in find_files(source, findings, everything=False, unpack=False):
             yield str(file.path), file.path.stat().st_size

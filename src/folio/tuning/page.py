@@ -37,7 +37,7 @@ def write_best(study: Study, outcome: Outcome) -> None:
     table = merge(study.recipe_table, drawn, {"device": {"threads": 0}})
     with atomic_write(study.best_file) as file:
         file.write(
-            f"# folio train {study.best_file}\n"
+            f"# folio train {shlex.quote(str(study.best_file))}\n"
             f"# The best of {amount(len(outcome.rows), 'trial')} of {study.path} (trial "
             f"{best.number}): validation loss {best.mean:.4f} {outcome.unit}.\n\n"
             f"{to_toml(make_recipe(table))}"

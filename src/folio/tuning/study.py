@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -174,7 +175,8 @@ class Study:
             "recipe": self.recipe_table,
         }
         with atomic_write(_settings_file(self.path)) as file:
-            file.write(f"# folio tune {self.path}\n\n{tomli_w.dumps(table)}")
+            head = f"# folio tune {shlex.quote(str(self.path))}\n\n"
+            file.write(head + tomli_w.dumps(table))
 
     # ---- Optuna --------------------------------------------------------------------------
 
