@@ -159,14 +159,13 @@ def test_where_no_new_text_was_compared_no_share_of_it_is_told(measured: Recall)
 def test_the_tables_fit_into_80_columns(measured: Recall):
     all_of_many = dict.fromkeys(measured.heart.text, Share(4096, 4096, 0.0))
     heart = replace(measured.heart, text=all_of_many, repeated=all_of_many, new=all_of_many)
-    told = "\n".join(lines_of(replace(measured, heart=heart)))
-    begin, end = told.index("passages of"), told.index("recognized:")
-    assert max(map(len, told[begin:end].splitlines())) <= 80
+    told = "\n".join(lines_of(replace(measured, heart=heart))).partition("recognized:")[0]
+    assert max(map(len, told[told.index("passages of") :].splitlines())) <= 80
 
 
 def test_advice_about_a_run_in_a_folder_with_a_blank_can_be_pasted(measured: Recall):
-    words = shlex.split(verdict_of(replace(measured, run="my runs/a")).advice)
-    assert {"my runs/a", "my runs/a/recipe.toml"} & set(words)
+    advice = verdict_of(replace(measured, run="my runs/a")).advice
+    assert {"my runs/a", "my runs/a/recipe.toml"} & {*shlex.split(advice)}
 
 
 def test_a_model_that_learned_nothing_is_not_said_to_have_learned(tmp_path: Path):
