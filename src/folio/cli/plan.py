@@ -86,8 +86,7 @@ def plan(
     from folio.recipe.recipe import lay_over, make_recipe
     from folio.recipe.start import started
 
-    given = lay_over(*layers)
-    given = started(from_a_run(given))
+    given = started(from_a_run(lay_over(*layers)))
     recipe = make_recipe(given)
     _refuse_a_budget(given)
 

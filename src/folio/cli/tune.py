@@ -106,10 +106,7 @@ def tune(
     if outcome.best:
         write_best(study, outcome)
         write_page(study, outcome)
-    if json:
-        show(json_text(outcome.record(), indent=2))
-    else:
-        show(summary(study, outcome))
+    show(json_text(outcome.record(), indent=2) if json else summary(study, outcome))
     if stopped:
         say(f"interrupted; everything is saved. Go on with: folio tune {shlex.quote(str(path))}")
 
