@@ -6,6 +6,7 @@ Both are short looks; `folio recall` and `folio evaluate --baselines` are the lo
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -95,7 +96,7 @@ def look_back(
                 "by heart",
                 f"{found.known.count:,} of {found.known.of:,} passages, "
                 f"{of_new_text(found.new.count, found.new.of)}; "
-                f"`folio recall {run.word}` says more",
+                f"`folio recall {shlex.quote(str(run.path))}` says more",
             )
         )
     n_tokens = sum(map(len, opened.learned()))
