@@ -61,8 +61,8 @@ def html_table(
         rows: one text for each column.
         marked: index of the row to highlight.
 
-    >>> html_table(["a"], [["<1"]])  # doctest: +ELLIPSIS
-    '<div class="wide" tabindex="0"><table>\\n<tr><th>a</th></tr>\\n<tr><td>&lt;1</td></tr>\\n...'
+    >>> html_table(["a"], [["<b"]])  # doctest: +ELLIPSIS
+    '<div class="wide" tabindex="0"><table>\\n<tr><th>a</th></tr>\\n<tr><td>&lt;b</td></tr>\\n...'
     """
     numeric = [are_numbers(column) for column in zip(*rows)] or [False] * len(header)
 

@@ -58,7 +58,7 @@ def run(*words):
         main(list(words))
     except SystemExit as end:
         assert not end.code, (words, end.code)
-run("train", book, "--name", "a", *flags)
+run("train", book, "--name", "a", "--training.evaluation-interval", "2", *flags)
 finish.draw_loss = finish.look_back = lambda *given: []  # takes longer than to train
 run("resume", "a", "--training.max-steps", "6", "--json")
 run("sample", "a", "--max-tokens", "5")
@@ -68,7 +68,7 @@ run("tune", book, "--name", "st", *few, *flags)
 
 FLAGS = """--preset gpt2 --model.n-layers 1 --model.d-model 16 --model.n-heads 2
     --model.context-length 16 --training.batch-size 4 --training.max-steps 4
-    --training.evaluation-interval 2 --device.kind cpu --device.precision float32"""
+    --device.kind cpu --device.precision float32"""
 
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pretends to be another system")

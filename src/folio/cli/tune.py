@@ -35,7 +35,7 @@ def tune(
 
     Each trial is an ordinary run with settings drawn by TPE; Hyperband stops those that fall
     behind. Ctrl-C saves; the same command, or the directory of the study, continues it, even in a
-    second terminal at the same time. Any setting of a recipe is a flag, as for folio train.
+    second terminal at the same time. Settings of a recipe are flags, as for folio train.
 
     Args:
         corpus: Text, a recipe, or a study to continue.
