@@ -250,8 +250,10 @@ def set_apart(
         if alike[family] and document.n_characters >= LONGER * alike[family]
         if not document.is_conversation  # which is learned as a whole
     }
-    stretches = shared_stretches([*map(whole, longer.values())], [*map(whole, validation)])
-    shared = {sha: int(np.diff(found).sum()) for sha, found in zip(longer, stretches)}
+    shared: dict[str, int] = {}
+    if longer:  # mostly none is, and then nothing has to be compared
+        stretches = shared_stretches([*map(whole, longer.values())], [*map(whole, validation)])
+        shared = {sha: int(np.diff(found).sum()) for sha, found in zip(longer, stretches)}
     for document, family in zip(documents, families):
         if document.sha256 in held_out:
             apart.dropped["also in validation"].append(whole(document))
