@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from folio.evaluation.score import sampled_windows
-from folio.fast.accelerate import accelerate
+from folio.fast.accelerate import accelerated_on_cpu
 from folio.ngrams.config import NGramConfig
 from folio.ngrams.fit import FEWEST_TARGETS, fit, join, read_both
 from folio.ngrams.table import count_ngrams
@@ -50,8 +50,7 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
     ngrams = count_ngrams(text, config.order, shape.vocab_size)
     n_targets = targets_weighed(shape.vocab_size, len(tokens))
     windows = sampled_windows(len(tokens), shape.context_length, n_targets)
-    on_processor = opened.model.lm_head.weight.device.type == "cpu"
-    model = accelerate(opened.model) if on_processor else opened.model
+    model = accelerated_on_cpu(opened.model)
     spans, counted = [w[:2] for w in windows], counted_targets(opened, "validation")
     read = read_both(model, ngrams, tokens, spans, counted)
     read = [window for window in read if len(window.targets)]

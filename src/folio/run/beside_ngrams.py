@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from folio.device import machine_memory
 from folio.evaluation.score import Score, places_of, sampled_windows
 from folio.evaluation.uncertainty import text_blocks
-from folio.fast.accelerate import accelerate
+from folio.fast.accelerate import accelerated_on_cpu
 from folio.ngrams.fit import FEWEST_TARGETS, found_on, join, likelihoods, read_both
 from folio.ngrams.gpt import GPTWithNGrams
 from folio.ngrams.table import count_ngrams
@@ -66,8 +66,7 @@ def score_beside_ngrams(
     )
     tokens = whole.astype(np.int64)
     ngrams = count_ngrams(text, ORDER, shape.vocab_size)
-    on_processor = opened.model.lm_head.weight.device.type == "cpu"
-    model = accelerate(opened.model) if on_processor else opened.model
+    model = accelerated_on_cpu(opened.model)
     found = [
         found_on(join(read_both(model, ngrams, tokens, _some(half, shape.vocab_size))))
         for half in halves

@@ -25,7 +25,7 @@ from folio.evaluation.score import (
     spread,
 )
 from folio.evaluation.uncertainty import text_blocks
-from folio.fast.accelerate import accelerate
+from folio.fast.accelerate import accelerated_on_cpu
 from folio.fast.packing import Precision
 from folio.fast.stand_in import applies, versions
 from folio.generation.reader import Reader
@@ -194,8 +194,7 @@ class Model(Writer):
         if device is not None:
             model = copy.deepcopy(model).to(device.torch, device.dtype)
             world_size = device.config.threads if device.config.kind == "cpu" else 1
-        on_processor = model.lm_head.weight.device.type == "cpu"
-        reader = accelerate(model) if on_processor else model
+        reader = accelerated_on_cpu(model)
         return score_by_workers(reader, tokens, windows, "exact", world_size)
 
     def score_tokens(self, token_ids: Sequence[int], n_alternatives: int = 0) -> list[Scored]:
