@@ -23,16 +23,6 @@ from tests.run.test_baselines import some_score
 T = 64
 
 
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = tmp_path_factory.mktemp("beside")
-    path = folder / "book.txt"
-    path.write_text(with_names(prose(3000, seed=1)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FOLIO_RUNS", str(folder / "runs"))
-        return train_on(path, "alone", steps=20)
-
-
 def test_each_half_is_read_by_the_weights_and_the_rule_of_the_other(opened: Model):
     tokens, config = opened.validation(), opened.config
     ngrams = count_ngrams(opened.training(), ORDER, config.vocab_size)

@@ -17,19 +17,9 @@ from folio.ngrams.window import WindowRule, count_targets, count_window, mix_in
 from folio.run import in_window
 from folio.run.in_window import score_in_windows
 from folio.run.model import Model
-from tests.recall.making import prose, train_on, with_names
+from tests.recall.making import prose, with_names
 
 T = 64
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = tmp_path_factory.mktemp("in_window")
-    path = folder / "book.txt"
-    path.write_text(with_names(prose(3000, seed=1)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FOLIO_RUNS", str(folder / "runs"))
-        return train_on(path, "named", steps=20)
 
 
 def test_each_half_is_told_by_the_rule_of_the_other(opened: Model):
