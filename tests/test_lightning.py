@@ -173,7 +173,7 @@ def test_several_processes_log_the_validation_loss_of_all_of_the_text(
     monkeypatch.setattr(module, "all_gather", gathered)
     for n_ranks in (1, 5):
         for rank in range(n_ranks):
-            trainer: Any = SimpleNamespace(world_size=n_ranks, global_rank=rank)
+            trainer: Any = SimpleNamespace(world_size=n_ranks, global_rank=rank, global_step=STEPS)
             data.trainer = trainer
             module.__class__ = type("Rank", (FolioModule,), {"trainer": trainer})
             for chunk in data.val_dataloader():

@@ -42,7 +42,7 @@ from folio.recipe.settle import settle
 from folio.recipe.watcher import Watcher
 from folio.tokens.ignored import IGNORED
 from folio.tokens.stream import StreamPosition
-from folio.training.batches import next_batch
+from folio.training.batches import evaluated_length, next_batch
 from folio.training.config import is_timed
 from folio.training.gradients import gradient_norm, gradients_of, require_gradients
 from folio.training.loop import update_weights
@@ -143,15 +143,7 @@ class FolioData(LightningDataModule):
         """Lists of windows of the validation text, as `folio train` reads them, each list by one
         of the processes.
         """
-        length = self.parts.context_length
-        n_targets = self.parts.config.validation_sample
-        sample = sampled_windows(len(self.parts.validation), length, n_targets)
-        windows = [list(window) for window in sample]
-        at_once = max(1, BATCH_TOKENS // length)
-        chunks = [windows[i : i + at_once] for i in range(0, len(windows), at_once)]
-        rank, n_ranks = (t.global_rank, t.world_size) if (t := self.trainer) else (0, 1)
-        own = Chunks(chunks[rank::n_ranks])
-        return DataLoader(own, batch_size=None, generator=torch.Generator())
+        return DataLoader(Chunks(self), batch_size=None, generator=torch.Generator())
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the position, the number of batches so far, and what dropout on
@@ -186,17 +178,28 @@ class Batches(IterableDataset[dict[str, Any]]):
 
 
 class Chunks(IterableDataset[list[list[int]]]):
-    """A list as torch's loaders want it, without an index: by that the Trainer would share it out
+    """Windows of the validation text, without an index: by that the Trainer would share them out
     once more, and read windows twice where there is no even share.
     """
 
-    def __init__(self, chunks: list[list[list[int]]]) -> None:
-        """Hold chunks of windows."""
-        self.chunks = chunks
+    def __init__(self, data: FolioData) -> None:
+        """Read the text of `data`."""
+        self.data = data
 
     def __iter__(self) -> Iterator[list[list[int]]]:
-        """Yield the start, length and skip of each window of each chunk."""
-        return iter(self.chunks)
+        """Yield lists of the start, length and skip of windows, as long as those of an evaluation
+        after this step.
+        """
+        parts, trainer = self.data.parts, self.data.trainer
+        step, rank, n_ranks = (
+            (trainer.global_step, trainer.global_rank, trainer.world_size) if trainer else (0, 0, 1)
+        )
+        length = evaluated_length(parts, step)
+        sample = sampled_windows(len(parts.validation), length, parts.config.validation_sample)
+        windows = [list(window) for window in sample]
+        at_once = max(1, BATCH_TOKENS // length)
+        chunks = [windows[i : i + at_once] for i in range(0, len(windows), at_once)]
+        yield from chunks[rank::n_ranks]
 
 
 class ScheduledOptimizer(torch.optim.Optimizer):

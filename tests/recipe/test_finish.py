@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from folio.cli.watching import print_result
+from folio.cli.watching import TerminalWatcher, print_result
 from folio.device import Device, DeviceConfig
 from folio.recipe import finish
 from folio.recipe.finish import whole_model_does_not_fit
@@ -16,6 +16,9 @@ from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
+from folio.run.held_out import evaluate_held_out
+from folio.run.metrics import best_evaluation
+from folio.run.opening import open_run
 from folio.training import loop
 from folio.training.loop import update_weights
 from folio.training.parts import Ending, Training
@@ -46,6 +49,25 @@ def test_a_card_must_have_room_for_a_model_of_which_it_had_a_part(
     room = 12 * recipe.model.n_parameters + spare
     monkeypatch.setattr(finish, "memory_limit", lambda *given: room)
     assert (whole_model_does_not_fit(recipe, device) == "") == is_read
+
+
+def test_a_run_that_read_short_windows_alone_tells_the_loss_in_whole_ones_at_its_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "long.txt"
+    path.write_text(prose(3000, seed=1))
+    short = {"short_fraction": 1.0, "short_length": 4}
+    recipe = tiny_recipe_of(path, schedule=short, training={"max_steps": 20})
+    result = train_recipe(recipe, "short", TerminalWatcher())
+    run = result.run
+    best = best_evaluation(run.events("evaluation"))
+    assert best is not None and best["short_length"] == 4
+    device = Device(recipe.device, "test")
+    exact = evaluate_held_out(open_run(run, device=device), device)[0].nats_per_token
+    assert result.held_out[0].nats_per_token == pytest.approx(exact, abs=1e-5)
+    assert abs(best["validation_loss"] - exact) > 1e-4
+    words = f"{best['validation_loss']:.4f} in windows of 4"
+    assert words in run.card_file.read_text() and words in capsys.readouterr().err
 
 
 def test_a_run_without_that_room_ends_with_a_card_that_says_so(

@@ -18,7 +18,7 @@ from folio.recipe.recipe import Recipe, make_recipe
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.diagnosis import diagnose, stale_evaluations
-from folio.run.metrics import Event, append_event, read_events
+from folio.run.metrics import Event, append_event, best_loss, of_kind, read_events
 
 BASE: dict[str, Any] = {
     "preset": "gpt2",
@@ -272,6 +272,20 @@ def test_weights_that_were_best_before_training_learned_nothing_new():
     assert verdict_of(0.656) == ("learning nothing", "folio corpus letters.txt")
     assert verdict_of(0.8) == ("learning nothing", "folio corpus letters.txt")
     assert verdict_of(0.640)[0] == "healthy"
+
+
+def test_losses_in_short_windows_are_compared_with_each_other_alone():
+    evaluations = [(100, 2.1, 2.0), (140, 2.0, 1.95), (240, 2.2, 2.15), (300, 2.1, 2.09)]
+    events = curves(fall(2.2, 2.09), evaluations, error=0.01)
+    # Without the lengths, the loss would have risen from 2.0.
+    assert diagnose(events, 3.3, "runs/x").verdict == "overfit"
+    for event in events:
+        if event["event"] == "evaluation" and event["step"] < 200:
+            event["short_length"] = 128
+    found = diagnose(events, 3.3, "runs/x")
+    assert found.verdict == "underfit" and best_loss(of_kind(events, "evaluation")) == 2.1
+    interrupted = diagnose([e for e in events if e["step"] < 200], 3.3, "runs/x")
+    assert "its validation loss is 2.000 at step 140" in interrupted.reason
 
 
 def test_who_lost_patience_is_not_told_to_train_longer():

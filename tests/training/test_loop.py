@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from folio.config import merge
 from folio.device import Device, DeviceConfig
+from folio.evaluation.score import Window
 from folio.recipe.build import build
 from folio.recipe.recipe import make_recipe
 from folio.tokens.stream import Batch, TokenStream
@@ -271,15 +273,20 @@ def test_patience_counts_rises_above_the_standard_error_and_ignores_those_within
 def test_a_loss_that_rises_while_windows_are_short_costs_no_patience(
     monkeypatch: pytest.MonkeyPatch, training_of: MakeTraining
 ):
-    losses = iter((2.0, *range(3, 9)))
-    monkeypatch.setattr(loop, "evaluate", lambda *_: Evaluation(next(losses), 1.0, 0.05))
+    losses = iter((2.0, *range(3, 12)))
+
+    def evaluated(training: Training, should_stop: object, length: int) -> Evaluation:
+        return Evaluation(next(losses), 1.0, 0.05, length % training.context_length)
+
+    monkeypatch.setattr(loop, "evaluate", evaluated)
     training = training_of(
         training={"patience": 2, "max_steps": 40, "evaluation_interval": 5},
         schedule={"short_fraction": 0.5, "short_length": 2},
     )
-    listener = Listener()
-    assert train(training, TrainingState(), listener) == "patience"
-    assert [step for step, _ in listener.evaluations] == [5, 10, 15, 20, 25]
+    listener, state = Listener(), TrainingState()
+    assert train(training, state, listener) == "patience"
+    assert [step for step, _ in listener.evaluations] == [5, 10, 15, 20, 25, 30, 35]
+    assert (state.best_step, state.best_validation_loss, state.best_short_length) == (25, 6.0, 0)
 
 
 def test_where_a_worker_dies_in_an_evaluation_the_steps_before_it_are_saved(
@@ -301,6 +308,45 @@ def test_the_best_loss_is_only_ever_lowered():
         state.step = step
         note_evaluation(state, Evaluation(loss, loss))
     assert (state.best_validation_loss, state.best_step, state.stale_evaluations) == (1.0, 4, 0)
+
+
+def test_an_evaluation_in_whole_contexts_is_better_than_any_in_short_windows():
+    state, bests = TrainingState(), list[int]()
+    for length, loss in ((2, 3.0), (2, 2.0), (2, 2.5), (0, 4.0), (2, 1.0), (0, 3.5), (0, 3.7)):
+        state.step += 1
+        note_evaluation(state, Evaluation(loss, loss, short_length=length))
+        bests.append(state.best_step)
+    assert bests == [1, 2, 2, 4, 4, 6, 6]
+    assert (state.best_validation_loss, state.best_short_length) == (3.5, 0)
+    assert state.stale_evaluations == 1
+
+
+def test_an_evaluation_reads_windows_as_short_as_those_that_were_learned_from(
+    monkeypatch: pytest.MonkeyPatch, training_of: MakeTraining
+):
+    training = training_of(schedule={"short_fraction": 0.7, "short_length": 2})
+    read, listener = list[int](), Listener()
+    score = training.step.score
+
+    def noted(tokens: Any, windows: list[Window], *rest: Any) -> Any:
+        read.append(windows[0].length)
+        return score(tokens, windows, *rest)
+
+    monkeypatch.setattr(training.step, "score", noted)
+    train(training, TrainingState(evaluated_step=-1), listener)
+    assert [step for step, _ in listener.evaluations] == [0, 10, 20, 30]
+    assert [length for length, _ in groupby(read)] == [8, 2, 8]
+    assert read.count(2) == read.count(8) == len(read) / 2
+
+
+def test_the_loss_in_short_windows_is_that_of_a_model_with_as_short_a_context(
+    training_of: MakeTraining,
+):
+    training = training_of(model={"context_length": 8})
+    short = evaluate(training, length=4)
+    assert short.short_length == 4 and evaluate(training, length=8).short_length == 0
+    expected = evaluate(replace(training, context_length=4))
+    assert short.validation_loss == expected.validation_loss != evaluate(training).validation_loss
 
 
 def test_an_evaluation_has_no_dropout_and_reads_as_much_of_both_texts(training_of: MakeTraining):

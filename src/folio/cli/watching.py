@@ -12,6 +12,7 @@ from folio.recipe.watcher import ENDINGS, Watcher
 from folio.run.card import diagnose_run
 from folio.run.directory import Run
 from folio.run.held_out import too_small
+from folio.run.metrics import best_evaluation
 from folio.run.ngrams import in_words, read_ngram_weights
 from folio.storage import json_text, read_json
 from folio.training.distributed import STOPPED, is_launched, joined
@@ -70,9 +71,11 @@ class TerminalWatcher(Watcher):
         assert self.progress is not None
         best = "  (best)" if state.best_step == state.step else ""
         self.validation_loss = f"  best validation {state.best_validation_loss:.3f}"
+        short = evaluation.short_length
+        read = f" in windows of {short}" if short else ""
         self.progress.line(
             f"step {state.step}: train loss {evaluation.training_loss:.4f}, "
-            f"validation loss {evaluation.validation_loss:.4f}{best}"
+            f"validation loss {evaluation.validation_loss:.4f}{read}{best}"
         )
 
     def paced(self, plan: StepPlan) -> None:
@@ -97,8 +100,7 @@ class TerminalWatcher(Watcher):
 def ended(run: Run) -> dict[str, Any]:
     """The --json output for a run that was already complete."""
     last = run.events("end")[-1]
-    evaluations = run.events("evaluation")
-    best = min(evaluations, key=lambda event: event["validation_loss"], default=None)
+    best = best_evaluation(run.events("evaluation"))
     diagnosis = diagnose_run(run)
     return {
         "run": str(run.path),

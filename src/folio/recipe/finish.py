@@ -233,7 +233,8 @@ def facts(
     """Collect the rows of the run card."""
     ledger = run.corpus()["ledger"]
     speed, best = state.tokens / max(state.seconds, 1e-9), state.best_validation_loss
-    is_evaluated = math.isfinite(best)
+    is_evaluated, short = math.isfinite(best), state.best_short_length
+    read = f" in windows of {short}" if short else ""
     sources, canaries = recipe.corpus.sources, recipe.corpus.canaries
     counting = " that count" if _what_counts(run) else ""
     return [
@@ -249,7 +250,7 @@ def facts(
         ("tokens read", f"{state.tokens:,}{counting} ({state.place.epoch} whole epochs)"),
         (
             "best validation loss",
-            f"{best:.4f} at step {state.best_step:,}" if is_evaluated else "-",
+            f"{best:.4f}{read} at step {state.best_step:,}" if is_evaluated else "-",
         ),
         *((f"loss, {text.name}", str(text)) for text in held_out if not text.is_before),
         *before_and_after(held_out),

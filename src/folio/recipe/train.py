@@ -25,7 +25,7 @@ from folio.run.formats import stamped
 from folio.run.parts import write_parts
 from folio.run.prediction import predict
 from folio.storage import link_or_copy, write_json
-from folio.training.batches import length_at
+from folio.training.batches import evaluated_length
 from folio.training.config import is_timed
 from folio.training.deadline import TimeBudget
 from folio.training.distributed import join, joined
@@ -131,7 +131,7 @@ def train_in(
             group.note_run(run.name)
         try:
             ending = train_along(group, recipe, training, state, observers, should_stop)
-            length = length_at(training, state.step)
+            length = evaluated_length(training, state.step)
             if ending != "finished" and length < training.context_length:
                 watcher.tell(
                     f"warning: so far it read windows of {length} tokens only, and writes little "

@@ -12,7 +12,7 @@ from folio.pictures import draw_curves
 from folio.run.baselines import read_baselines
 from folio.run.diagnosis import Diagnosis, diagnose
 from folio.run.directory import Run
-from folio.run.metrics import Event
+from folio.run.metrics import Event, order_of
 from folio.storage import atomic_write, read_json
 
 
@@ -55,7 +55,7 @@ def draw_loss(run: Run) -> None:
     steps, evaluations = run.events("step"), run.events("evaluation")
     if not evaluations or not steps:
         return
-    best = min(evaluations, key=lambda event: event["validation_loss"])
+    best = min(evaluations, key=order_of)
     draw_curves(
         run.picture_file,
         loss_series(

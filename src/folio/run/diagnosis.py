@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, Literal
 
 from folio.evaluation.shares import of_new_text
-from folio.run.metrics import Event, of_kind
+from folio.run.metrics import Event, of_kind, order_of
 
 Verdict = Literal[
     "healthy", "overfit", "by heart", "underfit", "diverging", "learning nothing", "too early"
@@ -86,7 +86,7 @@ class Curves:
 
     @property
     def best(self) -> Event:
-        return min(self.evaluations, key=lambda event: event["validation_loss"])
+        return min(self.evaluations, key=order_of)
 
 
 def diagnose(
@@ -380,12 +380,13 @@ def _underfit(curves: Curves, commands: Commands) -> Diagnosis | None:
     last = curves.last
     validation, training = last["validation_loss"], last["training_loss"]
     narrow = validation - training < NARROW_GAP * validation
-    if len(curves.evaluations) == 1:  # what is near to it fell as it did
+    like_last = [e for e in curves.evaluations if order_of(e)[0] == order_of(last)[0]]
+    if len(like_last) == 1:  # what is near to it fell as it did
         fall = curves.training[len(curves.training) // 2] - curves.training[-1]
     else:
-        earlier = [e for e in curves.evaluations if e["step"] <= last["step"] / 2]
+        earlier = [e for e in like_last if e["step"] <= last["step"] / 2]
         # The first evaluation may fall into the second half.
-        fall = (earlier or curves.evaluations)[-1 if earlier else 0]["validation_loss"] - validation
+        fall = (earlier or like_last)[-1 if earlier else 0]["validation_loss"] - validation
     falling = fall > STILL_FALLING * validation
     if curves.ending == "patience" or not (falling and narrow):
         return None

@@ -1,7 +1,8 @@
 """metrics.jsonl: one object per event, the source of every plot and table.
 
 Events: `step` (training loss, mean since the previous event), `evaluation` (validation and training
-loss on fixed texts), `end` (why it ended).
+loss on fixed texts, and `short_length` where they were read in windows shorter than the context),
+`end` (why it ended).
 """
 
 from __future__ import annotations
@@ -43,6 +44,22 @@ def read_events(path: Path, kind: str | None = None) -> list[Event]:
 def of_kind(events: Iterable[Event], kind: str) -> list[Event]:
     """Those of some events that are of one kind, such as `evaluation`."""
     return [event for event in events if event["event"] == kind]
+
+
+def order_of(evaluation: Event) -> tuple[bool, float]:
+    """What the best evaluation has least of: windows of the context length come first."""
+    return evaluation.get("short_length", 0) > 0, evaluation["validation_loss"]
+
+
+def best_evaluation(evaluations: Iterable[Event]) -> Event | None:
+    """The one whose checkpoint a run is used for; None where there is none."""
+    return min(evaluations, key=order_of, default=None)
+
+
+def best_loss(evaluations: Iterable[Event]) -> float:
+    """Validation loss of the best evaluation; infinite where there is none."""
+    best = best_evaluation(evaluations)
+    return best["validation_loss"] if best else math.inf
 
 
 def parse_events(lines: str) -> list[Event]:

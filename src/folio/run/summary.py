@@ -9,7 +9,7 @@ from typing import Any
 from folio.config import from_table, read_toml
 from folio.model.config import ModelConfig
 from folio.run.directory import Run
-from folio.run.metrics import Event, of_kind
+from folio.run.metrics import Event, best_evaluation, of_kind
 from folio.run.ngrams import read_ngram_weights, told_loss
 
 
@@ -37,8 +37,7 @@ def facts_of(run: Run, events: Sequence[Event]) -> dict[str, Any]:
     """
     recipe = read_toml(run.recipe_file)
     last = events[-1] if events else {"step": 0, "seconds": 0.0, "event": "none"}
-    evaluations = of_kind(events, "evaluation")
-    best = min(evaluations, key=lambda e: e["validation_loss"]) if evaluations else None
+    best = best_evaluation(of_kind(events, "evaluation"))
     corpus = run.corpus()
     imported = corpus.get("imported")
     text = ", ".join(Path(source).name for source in recipe["corpus"]["sources"])

@@ -20,6 +20,14 @@ def length_at(training: Training, step: int) -> int:
     return window_length(training.schedule, context_length, pace.progress(step), pace.planned)
 
 
+def evaluated_length(training: Training, step: int) -> int:
+    """Tokens in each window that an evaluation after some steps reads: as many as the last step
+    read, since a model that learned from short windows makes nothing of what lies further back. A
+    run that begins with learned weights is evaluated before its first step, in whole contexts.
+    """
+    return length_at(training, step - 1) if step else training.context_length
+
+
 def peek(training: Training, step: int = 0) -> Batch:
     """Read the batch of a step, and leave the stream where it is."""
     stream, place = training.stream, training.stream.place

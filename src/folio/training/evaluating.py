@@ -40,18 +40,22 @@ def is_evaluation_due(training: Training, step: int) -> bool:
     return done[0] < done[1]
 
 
-def evaluate(training: Training, should_stop: Callable[[], bool] = lambda: False) -> Evaluation:
+def evaluate(
+    training: Training, should_stop: Callable[[], bool] = lambda: False, length: int = 0
+) -> Evaluation:
     """Exact loss of the validation text or of a sample of it, and loss of a sample of the training
     text.
 
     Args:
         training: whose model is evaluated.
         should_stop: asked again and again while texts are read.
+        length: tokens in each window; 0 takes the context length.
 
     Raises:
         StoppedError: should_stop() returned True.
     """
-    length, validation = training.context_length, training.validation
+    short_length = length if length < training.context_length else 0
+    length, validation = length or training.context_length, training.validation
     mask = training.validation_mask
     windows = _windows(validation, length, training.config.validation_sample, mask)
     exact, nats = _score(training, validation, windows, "exact", mask, should_stop)
@@ -67,7 +71,8 @@ def evaluate(training: Training, should_stop: Callable[[], bool] = lambda: False
     sampled = _windows(stream.tokens, length, n_sampled, stream.loss_mask)
     sample, _ = _score(training, stream.tokens, sampled, "sample", stream.loss_mask, should_stop)
     each = spread(len(validation), windows, nats)
-    return Evaluation(exact.nats_per_token, sample.nats_per_token, error, each)
+    losses = exact.nats_per_token, sample.nats_per_token
+    return Evaluation(*losses, error, short_length, each)
 
 
 def _windows(

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 from folio.run.diagnosis import stale_evaluations
-from folio.training.batches import length_at, next_batch, peek
+from folio.training.batches import evaluated_length, next_batch, peek
 from folio.training.evaluating import StoppedError, evaluate, is_evaluation_due
 from folio.training.parts import Ending, Evaluation, Observer, Training
 from folio.training.schedule import lr_scale_at
@@ -122,22 +122,29 @@ def _measure(
 ) -> Evaluation:
     """Evaluate, and note it; errors as of `evaluate`."""
     training.step.verify(peek(training, state.step))
-    evaluation = evaluate(training, should_stop)
+    evaluation = evaluate(training, should_stop, evaluated_length(training, state.step))
     note_evaluation(state, evaluation)
-    if length_at(training, state.step) < training.context_length:
-        state.stale_evaluations = 0  # it has not learned yet what comes later in a window
     return evaluation
 
 
 def note_evaluation(state: TrainingState, evaluation: Evaluation) -> None:
-    """Keep the best loss, and count the evaluations that are worse than it."""
+    """Keep the best loss, and count the evaluations that are worse than it.
+
+    An evaluation in windows of the context length is better than any in short ones. Those have no
+    part in the count, since the model has not learned yet what comes later in a window.
+    """
     state.evaluated_step = state.step
-    loss, best = evaluation.validation_loss, state.best_validation_loss
-    state.stale_evaluations = stale_evaluations(
-        state.stale_evaluations, loss, best, evaluation.standard_error
-    )
+    loss, short_length = evaluation.validation_loss, evaluation.short_length
+    best = state.best_validation_loss
+    if state.best_short_length and not short_length:
+        best = math.inf
+    elif short_length and not state.best_short_length and math.isfinite(best):
+        best = -math.inf
+    stale, error = state.stale_evaluations, evaluation.standard_error
+    state.stale_evaluations = 0 if short_length else stale_evaluations(stale, loss, best, error)
     if loss < best:
         state.best_validation_loss, state.best_step = loss, state.step
+        state.best_short_length = short_length
 
 
 def update_weights(training: Training, step: int, gradient: Gradient) -> float:

@@ -34,6 +34,9 @@ class Evaluation:
     validation text, or `training.evaluation_sample`."""
     standard_error: float = 0.0
     """Standard error of the validation loss, over its texts."""
+    short_length: int = 0
+    """Tokens in each window that was read, while training reads windows as short as these; 0 for
+    windows of the context length."""
     validation_nll: NDArray[np.float32] | None = field(default=None, compare=False)
     """(N - 1,) float32 nats of each validation target, in order, whether it counts or not; nan
     where it was not read."""

@@ -42,7 +42,8 @@ class RunRecorder:
         self.run, self.training, self.model_config = run, training, model_config
         self.background = Background() if in_background else None
         self.best_validation_nll: NDArray[np.float32] | None = None
-        """(N - 1,) nats of each validation target at the best step, if that was evaluated here."""
+        """(N - 1,) nats of each validation target at the best step, if that was evaluated here in
+        windows of the context length."""
 
     def stepped(self, state: TrainingState, loss: float, learning_rate: float) -> None:
         if self.background is not None:
@@ -61,8 +62,9 @@ class RunRecorder:
             state.recent_loss, state.recent_steps = 0.0, 0
 
     def evaluated(self, state: TrainingState, evaluation: Evaluation) -> None:
+        short_length = evaluation.short_length
         if state.best_step == state.step:
-            self.best_validation_nll = evaluation.validation_nll
+            self.best_validation_nll = None if short_length else evaluation.validation_nll
         self._append(
             "evaluation",
             state,
@@ -71,6 +73,7 @@ class RunRecorder:
             training_loss=evaluation.training_loss,
             best_validation_loss=state.best_validation_loss,
             best_step=state.best_step,
+            **({"short_length": short_length} if short_length else {}),
         )
 
     def paced(self, plan: StepPlan) -> None:

@@ -31,7 +31,7 @@ class ScheduleConfig:
     """Share of all optimizer steps, the first ones, that read short windows, and as many more of
     them. More windows say more of a text than longer ones while a model knows little
     (https://arxiv.org/abs/2108.06084). Until long ones begin, the model makes little of what is
-    further back than a short one reaches, so its losses are higher than they will be, and
+    further back than a short one reaches, so evaluations read windows as short, and
     `training.patience` does not count them."""
 
     short_length: int = 128

@@ -63,6 +63,8 @@ class TrainingState:
     """Number of cores of the machine that trained last."""
     best_validation_loss: float = math.inf
     best_step: int = 0
+    best_short_length: int = 0
+    """`Evaluation.short_length` of the best evaluation."""
     loss_scale: float = 0.0
     """`Step.loss_scale` of the last step; 0 before one."""
     gradient_norm: float = 0.0

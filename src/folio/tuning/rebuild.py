@@ -20,7 +20,7 @@ from folio.config import Table, dotted, read_toml
 from folio.console import say
 from folio.errors import UserError
 from folio.run.directory import Run
-from folio.run.metrics import Event
+from folio.run.metrics import best_loss
 from folio.storage import link_or_copy, rename
 from folio.tuning.journal import cut_torn_line, open_journal
 from folio.tuning.study import Study, loss_scale
@@ -118,14 +118,10 @@ def _trial_of(study: Study, run: Run) -> optuna.trial.FrozenTrial:
         state=state,
         params=found.params,
         distributions=found.distributions,
-        value=_best(evaluations) * scale if state == TrialState.COMPLETE else None,
+        value=best_loss(evaluations) * scale if state == TrialState.COMPLETE else None,
         intermediate_values={} if state == TrialState.RUNNING else _reports(study, run, scale),
         user_attrs=user_attrs,
     )
-
-
-def _best(evaluations: list[Event]) -> float:
-    return min(event["validation_loss"] for event in evaluations)
 
 
 def _reports(study: Study, run: Run, scale: float) -> dict[int, float]:

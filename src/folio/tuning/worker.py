@@ -34,6 +34,7 @@ from folio.recipe.resume import resume_run
 from folio.recipe.train import train_recipe
 from folio.recipe.watcher import Watcher
 from folio.run.directory import Run
+from folio.run.metrics import best_loss
 from folio.run.summary import text_of
 from folio.storage import StorageError
 from folio.training.parts import Evaluation, Training
@@ -269,8 +270,7 @@ def final_loss(study: Study, run: Run) -> float:
     """
     if any(end["reason"] == "non-finite" for end in run.events("end")):
         return math.inf
-    losses = [event["validation_loss"] for event in run.events("evaluation")]
-    return min(losses, default=math.inf) * loss_scale(study, run)
+    return best_loss(run.events("evaluation")) * loss_scale(study, run)
 
 
 def _run_repeat(study: Study, job: Job, should_stop: Callable[[], bool]) -> bool:
