@@ -171,6 +171,23 @@ def evaluate_when_due(
     return evaluations
 
 
+def test_evaluations_in_short_windows_leave_the_time_for_the_longer_one_at_the_end():
+    machine = Machine(lambda t: 1.0)
+    deadline = Deadline(budget_of(600.0, evaluation=12.0), 3, lambda: machine.seconds)
+    pace, step = Pace([StepPlan(0, 7000)]), 0
+    while step < pace.last:
+        machine.compute(STEP)
+        deadline.stepped()
+        step += 1
+        if plan := deadline.decide(step, pace):
+            pace.append(plan)
+        if pace.evaluations_done(step, 3) > pace.evaluations_done(step - 1, 3):
+            is_short = step < pace.last
+            machine.compute(4.0 if is_short else 12.0)
+            deadline.evaluated(is_short)
+    assert 598.0 - END < machine.seconds < 600.0
+
+
 def test_evaluations_that_became_dearer_are_made_less_often():
     machine = Machine(lambda t: 1.0)
     budget = budget_of(60.0)

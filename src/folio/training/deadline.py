@@ -105,11 +105,18 @@ class Deadline:
             self.steps.append(seconds)
         self.is_first = False
 
-    def evaluated(self) -> None:
-        """Record the time of an evaluation and of saving, which have just ended."""
-        seconds = self._lap()
+    def evaluated(self, in_short_windows: bool = False) -> None:
+        """Record the time of an evaluation and of saving, which have just ended.
+
+        Args:
+            in_short_windows: whether it read shorter windows than the last one will. It is cheaper,
+                and so says only that those to come take no less.
+        """
+        before, seconds = self.evaluation_in_steps, self._lap()
         if len(self.steps) >= FEWEST_STEPS:
             self._note_evaluation(seconds)
+        if in_short_windows:
+            self.evaluation_in_steps = max(self.evaluation_in_steps, before)
 
     def decide(self, step: int, pace: Pace) -> StepPlan | None:
         """Plan the rest again if that is due; None if nothing changes.

@@ -81,7 +81,7 @@ def _train(
             observer.evaluated(state, evaluation)
             save()
             if deadline is not None:
-                deadline.evaluated()
+                deadline.evaluated(evaluation.short_length > 0)
         # Also where a run was killed after it had lost its patience.
         if config.patience and state.stale_evaluations >= config.patience:
             return "patience"
