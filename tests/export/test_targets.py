@@ -70,6 +70,23 @@ def test_a_weight_that_is_written_wrong_is_found_and_nothing_is_left(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_late_position_that_is_written_wrong_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened = random_run(tmp_path, context_length=512)
+    target = TARGETS["hf"]
+
+    def read(path: Path) -> Foreign:
+        foreign = target.read(path)
+        table = foreign.tensors["positions.weight"].clone()
+        table[300:] *= 1.5
+        return replace(foreign, tensors=foreign.tensors | {"positions.weight": table})
+
+    monkeypatch.setitem(TARGETS, "hf", replace(target, read=read))
+    with pytest.raises(UserError, match="computes something else than the run: logits differ by"):
+        export_run(opened, "hf")
+
+
 def test_a_token_that_is_written_wrong_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     opened = random_run(tmp_path, "bpe-gpt2", **MODERN)
     right = gguf.vocabulary_settings

@@ -44,8 +44,9 @@ HOSTILE = (
     "1  2   3    4\n 5\n  6 a1b2 c3",
 )
 """Texts on which tokenizers that are almost the same part ways."""
-WINDOW, WINDOWS = 256, 4
-"""Tokens that are read side by side, and how often."""
+MOST_TOKENS, WINDOWS = 1024, 4
+"""Most tokens that are read, and most windows. These are as long as the context, since a wrong
+position may be a late one."""
 WORST_LOSS = {"f32": 1e-3, "f16": 1e-3, "bf16": 3e-3, "q8_0": 7e-3, "int8": 7e-3}
 """Nats by which the loss may differ, by type: three times and more what trained models showed, f16
 0.0001, bf16 0.0006, q8_0 0.0021 and int8 0.0019 (docs/experiments.md). A block or a row with a
@@ -129,10 +130,10 @@ def _windows(opened: Model) -> tuple[Tensor, str]:
     tokens: NDArray[np.int64] = np.zeros(0, np.int64)
     of_text = "the run's validation text"
     if opened.has_text:
-        tokens = np.asarray(opened.validation()[: WINDOW * WINDOWS], np.int64)
+        tokens = np.asarray(opened.validation()[:MOST_TOKENS], np.int64)
     if len(tokens) < 3:
         encoded = [opened.tokenizer.encode(text) for text in HOSTILE]
         tokens, of_text = np.concatenate(encoded).astype(np.int64), "texts of many kinds"
-    length = min(WINDOW, opened.model.config.context_length, len(tokens))
-    n = max(1, min(WINDOWS, len(tokens) // length))
+    length = min(MOST_TOKENS, opened.model.config.context_length, len(tokens))
+    n = min(WINDOWS, MOST_TOKENS // length, len(tokens) // length)
     return torch.from_numpy(tokens[: n * length].reshape(n, length)), of_text
