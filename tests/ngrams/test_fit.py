@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
@@ -47,6 +48,17 @@ def in_windows(read: Read, n: int) -> list[Read]:
     """The same in windows of n targets."""
     spans = [slice(i, i + n) for i in range(0, len(read.targets), n)]
     return [Read(read.model[s], read.ngrams[s], read.targets[s], read.counts[s]) for s in spans]
+
+
+@pytest.mark.parametrize("at_once", [3, 7 * 999, 7 * 2000])
+def test_pieces_of_a_text_say_what_all_of_it_says(at_once: int, monkeypatch: pytest.MonkeyPatch):
+    read = drawn(0.6, 0.3, n=2000)
+    whole = best_weights(*read[:3])
+    monkeypatch.setattr("folio.ngrams.fit.AT_ONCE", at_once)
+    assert np.allclose(best_weights(*read[:3]), whole, atol=1e-6)
+    expected = -F.cross_entropy(whole.product(*read[:2]), read.targets, reduction="none")
+    assert np.allclose(likelihoods(read, whole), expected.exp(), atol=1e-6)
+    assert abs(fit(in_windows(read, 300)).alone - loss(read, Weights(1, 0))) < 1e-5
 
 
 def test_ngrams_that_know_nothing_get_no_say():

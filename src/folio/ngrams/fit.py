@@ -8,7 +8,7 @@ Shapes:  n targets · V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from folio.ngrams.table import NGrams
 from folio.ngrams.weights import Weights
@@ -37,6 +38,8 @@ FEWEST_TARGETS = 256
 """Of fewer, what is found would be noise."""
 MOST_TRIED = 1 << 15
 """Targets by which a rule is found, evenly spaced."""
+AT_ONCE = 1 << 20
+"""Logits that are worked on at once: 4 MB in float32, which stay in the cache."""
 
 
 class Read(NamedTuple):
@@ -90,6 +93,8 @@ def read_both(
 class Fit(NamedTuple):
     """What was found on a text. Each half of it is told by the numbers of the other half."""
 
+    alone: float
+    """Nats per token of the model without n-grams."""
     weights: Weights
     """Those with the smallest loss on the whole text."""
     loss: float
@@ -106,16 +111,17 @@ def fit(windows: Sequence[Read]) -> Fit:
     Args:
         windows: two or more, which have targets.
     """
-    middle = len(windows) // 2
-    halves = [join(windows[:middle]), join(windows[middle:])]
+    whole, middle = join(windows), sum(len(w.targets) for w in windows[: len(windows) // 2])
+    halves = [Read(*(x[part] for x in whole)) for part in (slice(middle), slice(middle, None))]
     of_halves = [found_on(half) for half in halves]
-    alone, mixed = list[NDArray[np.float64]](), list[NDArray[np.float64]]()
+    product, mixed = list[NDArray[np.float64]](), list[NDArray[np.float64]]()
     for half, (weights, rule) in zip(halves, of_halves[::-1]):
-        alone.append(likelihoods(half, weights))
-        mixed.append(mix_in_targets(alone[-1], half.counts, rule))
-    weights, rule = found_on(join(halves))
-    losses = [float(-np.log(np.concatenate(parts)).mean()) for parts in (alone, mixed)]
-    return Fit(weights, losses[0], rule, losses[1])
+        product.append(likelihoods(half, weights))
+        mixed.append(mix_in_targets(product[-1], half.counts, rule))
+    weights, rule = found_on(whole)
+    losses = [float(-np.log(np.concatenate(parts)).mean()) for parts in (product, mixed)]
+    nats = sum(float(F.cross_entropy(w.model, w.targets, reduction="sum")) for w in windows)
+    return Fit(nats / len(whole.targets), weights, losses[0], rule, losses[1])
 
 
 def found_on(read: Read) -> tuple[Weights, WindowRule]:
@@ -126,8 +132,11 @@ def found_on(read: Read) -> tuple[Weights, WindowRule]:
 
 def likelihoods(read: Read, weights: Weights) -> NDArray[np.float64]:
     """(n,) the probability of each target by the product."""
-    logits = weights.product(read.model, read.ngrams)
-    return logits.softmax(1)[torch.arange(len(logits)), read.targets].double().numpy()
+    found = [
+        weights.product(*both).softmax(1)[torch.arange(len(targets)), targets]
+        for *both, targets in _pieces(*read[:3])
+    ]
+    return torch.cat(found).double().numpy()
 
 
 def best_rule(expected: NDArray[np.float64], counts: NDArray[np.int32]) -> WindowRule:
@@ -135,6 +144,12 @@ def best_rule(expected: NDArray[np.float64], counts: NDArray[np.int32]) -> Windo
     apart = max(1, len(expected) // MOST_TRIED)
     expected, counts = expected[::apart], counts[::apart]
     return max(RULES, key=lambda rule: np.log(mix_in_targets(expected, counts, rule)).sum())
+
+
+def _pieces(model: Tensor, ngrams: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Split the targets so that there are `AT_ONCE` logits in a piece."""
+    size = max(1, AT_ONCE // model.shape[1])
+    return zip(*(x.split(size) for x in (model, ngrams, targets)))
 
 
 def best_weights(model: Tensor, ngrams: Tensor, targets: Tensor) -> Weights:
@@ -149,15 +164,15 @@ def best_weights(model: Tensor, ngrams: Tensor, targets: Tensor) -> Weights:
     weights = torch.tensor(START, dtype=torch.float64)
     tiny = 1e-9 * torch.eye(2, dtype=torch.float64)  # where both say the same
     for _ in range(ROUNDS):
-        chances = Weights(*weights.tolist()).product(model, ngrams).softmax(1)  # (n, V)
-        weighed = [chances * x for x in both]
-        means = torch.stack([x.sum(1) for x in weighed]).double()  # (2, n)
-        squares = torch.tensor(
-            [[float((x * y).sum(1).double().mean()) for y in both] for x in weighed]
-        ).double()
-        gradient = means.mean(1) - of_targets
-        curvature = squares - means @ means.T / len(targets)
-        move = torch.linalg.solve(curvature + tiny, gradient)
+        gradient, curvature = -len(targets) * of_targets, torch.zeros(2, 2, dtype=torch.float64)
+        for *piece, _ in _pieces(model, ngrams, targets):
+            chances = Weights(*weights.tolist()).product(*piece).softmax(1)  # (m, V)
+            weighed = [chances * x for x in piece]
+            means = torch.stack([x.sum(1) for x in weighed]).double()  # (2, m)
+            squares = [[float((x * y).sum(1).double().sum()) for y in piece] for x in weighed]
+            gradient += means.sum(1)
+            curvature += torch.tensor(squares).double() - means @ means.T
+        move = torch.linalg.solve(curvature / len(targets) + tiny, gradient / len(targets))
         weights = weights - move
         if move.abs().max() < 1e-5:
             break

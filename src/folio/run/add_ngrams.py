@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from folio.evaluation.score import sampled_windows
 from folio.fast.accelerate import accelerated_on_cpu
 from folio.ngrams.config import NGramConfig
-from folio.ngrams.fit import FEWEST_TARGETS, fit, join, read_both
+from folio.ngrams.fit import FEWEST_TARGETS, fit, read_both
 from folio.ngrams.table import count_ngrams
 from folio.run.held_out import counted_targets
 from folio.run.model import Model
@@ -20,7 +19,7 @@ from folio.tokens.token_file import open_token_file
 
 MOST_TARGETS, MOST_LOGITS = 1 << 17, 1 << 24
 """Targets by which the weights are found, which are three numbers: as many as these logits, which
-are held twice in float32: 2,048 of 8,192 byte pairs. Never fewer than twice FEWEST_TARGETS."""
+are held four times in float32: 2,048 of 8,192 byte pairs. Never fewer than twice FEWEST_TARGETS."""
 
 
 def targets_weighed(vocab_size: int, n_tokens: int) -> int:
@@ -54,17 +53,18 @@ def add_ngrams(opened: Model, config: NGramConfig) -> dict[str, Any] | None:
     spans, counted = [w[:2] for w in windows], counted_targets(opened, "validation")
     read = read_both(model, ngrams, tokens, spans, counted)
     read = [window for window in read if len(window.targets)]
-    if len(read) < 2 or sum(len(window.targets) for window in read) < FEWEST_TARGETS:
+    n_read = sum(len(window.targets) for window in read)
+    if len(read) < 2 or n_read < FEWEST_TARGETS:
         return None
-    alone, found = join(read), fit(read)
+    found = fit(read)
     record = {
         "order": ngrams.order,
         "ngrams": len(ngrams),
         "tokens": len(text),
         "step": opened.checkpoint.step,
         "weights": found.weights._asdict(),
-        "targets": len(alone.targets),
-        "without": float(F.cross_entropy(alone.model, alone.targets)),
+        "targets": n_read,
+        "without": found.alone,
         "with": found.loss,
     }
     if config.window and found.loss_in_windows < found.loss:

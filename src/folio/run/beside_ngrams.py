@@ -31,7 +31,7 @@ BYTES_EACH = 200
 """Memory that a counted token takes: 5.1 GB for those 26 million."""
 MOST_LOGITS = 1 << 26
 """Of the windows by which a half's weights are found: 8,192 targets of 8,192 ids. They are held
-some eight times in float32."""
+four times in float32 while windows are joined."""
 
 Span = tuple[int, int]
 
