@@ -46,8 +46,7 @@ def test_no_other_weights_are_better():
 
 def in_windows(read: Read, n: int) -> list[Read]:
     """The same in windows of n targets."""
-    spans = [slice(i, i + n) for i in range(0, len(read.targets), n)]
-    return [Read(read.model[s], read.ngrams[s], read.targets[s], read.counts[s]) for s in spans]
+    return [read.of(slice(i, i + n)) for i in range(0, len(read.targets), n)]
 
 
 @pytest.mark.parametrize("at_once", [3, 7 * 999, 7 * 2000])

@@ -54,6 +54,10 @@ class Read(NamedTuple):
     counts: NDArray[np.int32]
     """(n, LONGEST, 3) of `count_targets`, in the window of each."""
 
+    def of(self, some: slice) -> Read:
+        """What was read of some targets."""
+        return Read(self.model[some], self.ngrams[some], self.targets[some], self.counts[some])
+
 
 def join(parts: Sequence[Read]) -> Read:
     """What was read in some windows."""
@@ -112,7 +116,7 @@ def fit(windows: Sequence[Read]) -> Fit:
         windows: two or more, which have targets.
     """
     whole, middle = join(windows), sum(len(w.targets) for w in windows[: len(windows) // 2])
-    halves = [Read(*(x[part] for x in whole)) for part in (slice(middle), slice(middle, None))]
+    halves = [whole.of(slice(middle)), whole.of(slice(middle, None))]
     of_halves = [found_on(half) for half in halves]
     product, mixed = list[NDArray[np.float64]](), list[NDArray[np.float64]]()
     for half, (weights, rule) in zip(halves, of_halves[::-1]):
