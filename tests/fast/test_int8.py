@@ -63,11 +63,13 @@ def test_a_layer_with_a_side_of_one_learns_nearly_what_it_learns_in_bfloat16(
     rows: int, n_in: int, n_out: int
 ):
     layer = Linear(n_in, n_out).bfloat16()
+    # Of one sign, since the error of a sum near zero is large beside it.
+    layer.weight.data = numbers(n_out, n_in, seed=3).abs()
     x, y_gradient = numbers(rows, n_in).abs(), numbers(rows, n_out, seed=2).abs()
     usual = learn(layer, x, y_gradient)
     layer.int8_weight = in_bytes(layer.weight.data)
     for found, expected in zip(learn(layer, x, y_gradient), usual):
-        assert error(found, expected) < 0.1
+        assert error(found, expected) < 0.02
 
 
 def test_only_what_learns_is_made_of_bytes():
